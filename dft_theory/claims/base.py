@@ -1,0 +1,203 @@
+"""The Claim: a named executable statement with two independent sides and mutants it must reject."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dft_theory.claims.scope import Scope
+from dft_theory.claims.tolerance import Exact, Side, Tolerance, excess
+from dft_theory.policies import Policy
+
+Kind = Literal["identity", "inequality", "limit", "refutation"]
+# Cases are plain frozen dataclasses of different kinds; a claim names the kind that it reads.
+Case = Any
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """What must hold, and what breaks without it. `holds(case)` selects the cases."""
+
+    text: str
+    without: str
+    holds: Callable[[Case], bool] = lambda _: True
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A wrong right-hand side (or left, with `of="lhs"`) that the claim must reject.
+
+    `equivalent_when(case)` marks the cases in which the mutation changes nothing, and `why`.
+    """
+
+    name: str
+    side: Callable[[Case], Side]
+    of: Literal["rhs", "lhs"] = "rhs"
+    equivalent_when: Callable[[Case], bool] = lambda _: False
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """The statement as published, false or loose: a mutant that somebody printed.
+
+    `relation` is the published one; `side` is its right-hand side.
+    """
+
+    statement: str
+    side: Callable[[Case], Side]
+    cite: str
+    lhs: Callable[[Case], Side] | None = None
+    relation: Literal["=", "<="] = "="
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    r"""A statement lhs = rhs (or lhs <= rhs), checked on every case of its kind.
+
+    `statement` is LaTeX. For a refutation it is the *corrected* statement, checked like any
+    other, and `published` must be violated by at least one case, the counterexample.
+    `lhs` and `rhs` must take independent routes to their values. `scale(case)` gives the size of
+    what cancels where both sides are near 0.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    statement: str
+    note: str
+    cites: tuple[str, ...]
+    cases: Callable[[Scope], Sequence[Case]]
+    lhs: Callable[[Case], Side]
+    rhs: Callable[[Case], Side]
+    mutants: tuple[Mutant, ...]
+    relation: Literal["=", "<="] = "="
+    assumptions: tuple[Assumption, ...] = ()
+    tolerance: Tolerance = field(default_factory=Exact)
+    scale: Callable[[Case], float] | None = None
+    published: Published | None = None
+
+    def __post_init__(self) -> None:
+        if not self.mutants:
+            raise ValueError(f"claim {self.name} has no mutant: nothing shows that it can fail")
+        if (self.kind == "refutation") != (self.published is not None):
+            raise ValueError(f"claim {self.name}: a refutation, and only it, names what it refutes")
+
+    def verify(self, policy: Policy | None = None, *, thorough: bool = False) -> "Verdict":
+        """Check the claim on `policy`, or on the standard cases.
+
+        Claims about single tokens or scalars have cases of their own, whatever the policy.
+        """
+        scope = Scope.standard(thorough=thorough) if policy is None else Scope.of(policy)
+        return self.check(scope)
+
+    def check(self, scope: Scope) -> "Verdict":
+        """Check the claim on the cases of `scope`."""
+        started = time.perf_counter()
+        worst, failing, count, counterexample = 0.0, "", 0, ""
+        waiting = {m.name: m for m in self.mutants}
+        relevant: set[str] = set()
+        for case in self._cases(scope):
+            left, right = self.lhs(case), self.rhs(case)
+            fraction = self._excess(case, left, right)
+            count += 1
+            if fraction > worst or (fraction > 1 and not failing):
+                worst = max(worst, fraction)
+            if fraction > 1 and not failing:
+                failing = f"{case}: {fraction:.3g} times the tolerance"
+            for mutant in list(waiting.values()):
+                if mutant.equivalent_when(case):
+                    continue
+                relevant.add(mutant.name)
+                wrong = mutant.side(case)
+                pair = (left, wrong) if mutant.of == "rhs" else (wrong, right)
+                if self._excess(case, *pair) > 1:
+                    del waiting[mutant.name]
+            if self.published and not counterexample:
+                counterexample = self._refute(case, left)
+        return Verdict(
+            claim=self,
+            cases=count,
+            worst=worst,
+            failing=failing,
+            counterexample=counterexample,
+            surviving=tuple(name for name in waiting if name in relevant),
+            equivalent=tuple(name for name in waiting if name not in relevant),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _cases(self, scope: Scope) -> Iterator[Case]:
+        for case in self.cases(scope):
+            if all(assumption.holds(case) for assumption in self.assumptions):
+                yield case
+
+    def _excess(self, case: Case, left: Side, right: Side, relation: str | None = None) -> float:
+        return excess(
+            left,
+            right,
+            relation=relation or self.relation,
+            tolerance=self.tolerance,
+            terms=case.terms,
+            scale=None if self.scale is None else self.scale(case),
+        )
+
+    def _refute(self, case: Case, left: Side) -> str:
+        assert self.published is not None
+        published = self.published
+        left = left if published.lhs is None else published.lhs(case)
+        fraction = self._excess(case, left, published.side(case), published.relation)
+        if fraction <= 1:
+            return ""
+        size = "without bound" if math.isinf(fraction) else f"{fraction:.2g} times the tolerance"
+        return f"{case}: off by {size}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What checking a claim found. Prints as one line."""
+
+    claim: Claim
+    cases: int
+    worst: float
+    failing: str
+    counterexample: str
+    surviving: tuple[str, ...]
+    equivalent: tuple[str, ...]
+    seconds: float
+
+    @property
+    def rejected(self) -> int:
+        """Number of mutants rejected on at least one case."""
+        return len(self.claim.mutants) - len(self.surviving) - len(self.equivalent)
+
+    @property
+    def holds(self) -> bool:
+        """Every case within tolerance, every mutant dealt with, the published error refuted."""
+        refuted = self.claim.published is None or bool(self.counterexample)
+        return self.cases > 0 and not self.failing and not self.surviving and refuted
+
+    @property
+    def reason(self) -> str:
+        """Why it does not hold, with the smallest failing case; empty where it does."""
+        if not self.cases:
+            return "no case satisfies its assumptions"
+        if self.failing:
+            return self.failing
+        if self.surviving:
+            return f"mutants not rejected: {', '.join(self.surviving)}"
+        if not self.holds:
+            return "the published statement was not violated by any case"
+        return ""
+
+    def __str__(self) -> str:
+        total = len(self.claim.mutants)
+        mutants = f"mutants {self.rejected}/{total} rejected"
+        if self.equivalent:
+            mutants += f" ({len(self.equivalent)} equivalent here)"
+        line = (
+            f"{'ok ' if self.holds else 'NO '} {self.cases:4d} cases  worst {self.worst:.2g} of "
+            f"tolerance  {mutants}  {self.seconds:.2f} s"
+        )
+        return line if self.holds else f"{line}\n    {self.reason}"

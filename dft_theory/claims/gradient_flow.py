@@ -1,0 +1,3 @@
+"""Placeholder until the gradient-flow claims arrive."""
+
+CLAIMS = ()

@@ -1,0 +1,189 @@
+"""The command line: parse, call, print. Every verb is a few lines over public functions."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from dft_theory import ledger, results
+from dft_theory.claims import CLAIMS, Verdict
+from dft_theory.objectives import OBJECTIVES
+from dft_theory.registry import UnknownNameError
+
+if TYPE_CHECKING:
+    from dft_theory.figures.base import Figure
+
+KINDS = ("identity", "inequality", "limit", "refutation")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb: status 0 where all is well, 1 where a claim fails, 2 for misuse."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options))
+    except (UnknownNameError, ValueError, OSError, AssertionError) as error:
+        print(f"dft-theory: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ndft-theory: interrupted; files written before are whole", file=sys.stderr)
+        return 130
+
+
+def list_(options: argparse.Namespace) -> int:
+    """Objectives, claims, figures and recipes by name."""
+    found = {
+        "objectives": [
+            {
+                "name": o.name,
+                "title": o.title,
+                "cite": o.cite,
+                "equation": o.equation,
+                "level": o.level,
+                "needs": list(o.needs),
+                "potential": o.potential is not None,
+                "optimum": o.optimum is not None,
+                "limits": [f"{x.parameter} -> {x.at:g} is {x.objective}" for x in o.limits],
+            }
+            for o in OBJECTIVES
+        ],
+        "claims": [
+            {
+                "name": c.name,
+                "title": c.title,
+                "kind": c.kind,
+                "statement": c.statement,
+                "cites": list(c.cites),
+                "mutants": len(c.mutants),
+            }
+            for c in CLAIMS
+        ],
+        "figures": _figures_listed(),
+        "recipes": [],
+    }
+    if options.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return 0
+    for group, items in found.items():
+        print(f"{group} ({len(items)})")
+        for item in items:
+            print(f"  {item['name']:46s} {item['title']}")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check claims, print a line for each, and fail if one does not hold."""
+    verdicts = _verified(options.names, options.kind or (), thorough=options.thorough)
+    if options.json:
+        results.write_json(options.json, ledger.as_json(verdicts))
+    return _summary(verdicts)
+
+
+def figures(options: argparse.Namespace) -> int:
+    """Redraw figures from their records, or recompute the records first."""
+    from dft_theory.figures import base
+
+    folder = base.find_folder()
+    chosen = _chosen_figures(options.names)
+    for figure in tqdm(chosen, desc="figures", disable=None, leave=False):
+        if options.recompute and figure.cost != "gpu-hours":
+            base.recompute(figure, folder)
+        for path in base.draw(figure, folder):
+            tqdm.write(str(path.relative_to(folder.parent)))
+    return 0
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    """Verify everything, redraw every figure, check a real model, and write one page."""
+    from dft_theory.reproduction import write_report
+
+    verdicts = _verified((), (), thorough=options.thorough)
+    status = _summary(verdicts)
+    page = write_report(verdicts, Path(options.out))
+    print(f"report: {page}")
+    return status
+
+
+def _verified(names: Sequence[str], kinds: Sequence[str], *, thorough: bool) -> list[Verdict]:
+    chosen = ledger.select(names, kinds)
+    if not chosen:
+        raise ValueError("no claim matches both the names and the kind")
+    verdicts = []
+    bar = tqdm(total=len(chosen), desc="claims", disable=None, leave=False)
+    for verdict in ledger.verify(chosen, ledger.scope(thorough=thorough)):
+        verdicts.append(verdict)
+        tqdm.write(ledger.line(verdict))
+        bar.update()
+    bar.close()
+    return verdicts
+
+
+def _summary(verdicts: Sequence[Verdict]) -> int:
+    failed = [v for v in verdicts if not v.holds]
+    rejected = sum(v.rejected for v in verdicts)
+    declared = sum(len(v.claim.mutants) for v in verdicts)
+    print(
+        f"{len(verdicts) - len(failed)} of {len(verdicts)} claims hold, "
+        f"{rejected} of {declared} mutants rejected, "
+        f"{sum(v.cases for v in verdicts)} cases, {sum(v.seconds for v in verdicts):.1f} s"
+    )
+    for verdict in failed:
+        print(f"FAILED {verdict.claim.name}: {verdict.reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _chosen_figures(names: Sequence[str]) -> "tuple[Figure, ...]":
+    from dft_theory.figures import base
+    from dft_theory.registry import Registry
+
+    known = Registry("figure", base.discover())
+    return tuple(known[name] for name in names) if names else tuple(known.values())
+
+
+def _figures_listed() -> list[dict[str, object]]:
+    from dft_theory.figures import base
+
+    try:
+        found = base.discover()
+    except base.FigureError:
+        return []  # an installed wheel has no figures: they live in the repository
+    return [
+        {"name": f.name, "title": f.title, "paper_ref": f.paper_ref, "cost": f.cost} for f in found
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dft-theory",
+        description="Dynamic Fine-Tuning (DFT): its identity, proved, enumerated and checked.",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    verb = verbs.add_parser("list", help="objectives, claims, figures and recipes")
+    verb.add_argument("--json", action="store_true", help="as JSON on standard output")
+    verb.set_defaults(run=list_)
+
+    verb = verbs.add_parser("verify", help="check claims")
+    verb.add_argument("names", nargs="*", metavar="CLAIM", help="names; shell wildcards work")
+    verb.add_argument("--kind", action="append", choices=KINDS, help="only claims of this kind")
+    verb.add_argument("--thorough", action="store_true", help="more sizes, seeds and cases")
+    verb.add_argument("--json", metavar="FILE", type=Path, help="write the verdicts to FILE")
+    verb.set_defaults(run=verify)
+
+    verb = verbs.add_parser("reproduce", help="verify everything, redraw figures, write the page")
+    verb.add_argument("--thorough", action="store_true", help="more sizes, seeds and cases")
+    verb.add_argument("--out", default="report", metavar="FOLDER", help="default: report")
+    verb.set_defaults(run=reproduce)
+
+    verb = verbs.add_parser("figures", help="redraw figures from their records")
+    verb.add_argument("names", nargs="*", metavar="FIGURE")
+    verb.add_argument("--recompute", action="store_true", help="compute the records again first")
+    verb.set_defaults(run=figures)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

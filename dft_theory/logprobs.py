@@ -1,0 +1,142 @@
+"""Logits and labels to target log-probabilities: the one label shift, the one mask, the one upcast.
+
+Everything that trains, proves, checks or plots an objective in this package reads its
+log-probabilities from here, so an error in the shift or in the mask cannot hide in a second path.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE_INDEX = -100
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenStats:
+    """What an objective may know of each target token.
+
+    Shapes: `logp` and every optional per-token statistic `[B, T]`; `probs`, `ref_probs`
+    `[B, T, V]`; `mask` `[B, T]` bool. `logp` is in nats, float32 or wider, exactly 0 where
+    `mask` is False, and carries the gradient.
+    """
+
+    logp: Tensor
+    mask: Tensor
+    entropy: Tensor | None = None
+    probs: Tensor | None = None
+    ref_logp: Tensor | None = None
+    old_logp: Tensor | None = None
+    ref_probs: Tensor | None = None
+    advantage: Tensor | None = None
+
+    def detach(self) -> Self:
+        """The stop-gradient sg(.): the same numbers, constant for the optimiser."""
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.detach() for k, v in held.items() if v is not None})
+
+    def sequence_logp(self) -> Tensor:
+        """Log pi(y|x) of each response in nats, `[B, 1]`: the sum over its target tokens."""
+        return self.logp.sum(-1, keepdim=True)
+
+    def lengths(self) -> Tensor:
+        """Number of target tokens of each response, `[B, 1]`, in the dtype of `logp`."""
+        return self.mask.sum(-1, keepdim=True).to(self.logp.dtype)
+
+
+def align(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The one label shift: position t of the logits predicts token t + 1 of the labels.
+
+    Shapes: logits `[B, T, V]`, labels `[B, T]` unshifted (as Hugging Face models take them);
+    returns `[B, T-1, V]` and `[B, T-1]`.
+    """
+    return logits[..., :-1, :], labels[..., 1:]
+
+
+def upcast(logits: Tensor) -> Tensor:
+    """The one upcast: float16 and bfloat16 logits become float32; wider ones stay as they are."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def token_stats(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    needs: Collection[str] = (),
+) -> TokenStats:
+    """Statistics of the target tokens of a causal language model's output.
+
+    Shapes: logits `[B, T, V]`, labels `[B, T]` unshifted, `ignore_index` where there is no
+    target; the returned statistics are `[B, T-1]`. `needs` may name `entropy` and `probs`.
+
+    A target whose logit is -inf has logp = -inf and probability 0. Masked rows are replaced
+    before the softmax, so whatever stands there (NaN, inf) reaches neither value nor gradient.
+
+    Raises: ValueError for shapes that do not fit, labels outside [0, V) or NaN/+inf logits at a
+    target; TypeError for logits that are not floating point.
+    """
+    _check(logits, labels, ignore_index)
+    return target_stats(*align(logits, labels), ignore_index=ignore_index, needs=needs)
+
+
+def target_stats(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    needs: Collection[str] = (),
+) -> TokenStats:
+    """As `token_stats`, for logits `[B, T, V]` that already stand at their targets `[B, T]`."""
+    _check(logits, targets, ignore_index)
+    mask = targets != ignore_index
+    rows = upcast(logits).masked_fill(~mask.unsqueeze(-1), 0.0)
+    log_probs = F.log_softmax(rows, dim=-1)
+    index = targets.masked_fill(~mask, 0).unsqueeze(-1)
+    logp = log_probs.gather(-1, index).squeeze(-1).masked_fill(~mask, 0.0)
+    if bool(torch.isnan(logp.detach()).any()):
+        b, t = torch.isnan(logp.detach()).nonzero()[0].tolist()
+        raise ValueError(
+            f"the logits of target token {t} of sequence {b} hold NaN or +inf: the log-probability "
+            "is not defined. Look at the forward pass (overflow in half precision is the usual "
+            "cause); -inf is allowed and means probability 0."
+        )
+    known = {"entropy", "probs"}
+    if unknown := set(needs) - known:
+        raise ValueError(
+            f"token_stats computes {sorted(known)} from logits, not {sorted(unknown)}: "
+            "build TokenStats with those fields yourself"
+        )
+    probs = log_probs.exp() if needs else None
+    entropy = None
+    if probs is not None and "entropy" in needs:
+        # 0 log 0 = 0: a token of probability 0 adds nothing to the entropy.
+        plogp = torch.where(probs > 0, probs * log_probs.clamp_min(-1e30), torch.zeros_like(probs))
+        entropy = -plogp.sum(-1)
+    return TokenStats(
+        logp=logp, mask=mask, entropy=entropy, probs=probs if "probs" in needs else None
+    )
+
+
+def _check(logits: Tensor, labels: Tensor, ignore_index: int) -> None:
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if logits.dim() != 3 or labels.shape != logits.shape[:2]:
+        raise ValueError(
+            "expected logits [B, T, V] and labels [B, T], got "
+            f"{list(logits.shape)} and {list(labels.shape)}"
+        )
+    if labels.is_floating_point():
+        raise TypeError(f"labels must be integers, got {labels.dtype}")
+    vocab = logits.shape[-1]
+    bad = (labels != ignore_index) & ((labels < 0) | (labels >= vocab))
+    if bool(bad.any()):
+        b, t = bad.nonzero()[0].tolist()
+        raise ValueError(
+            f"label {int(labels[b, t])} at sequence {b}, position {t} is outside [0, {vocab}): "
+            f"the vocabulary has {vocab} entries and ignore_index is {ignore_index}. "
+            "A tokenizer that does not belong to the model is the usual cause."
+        )

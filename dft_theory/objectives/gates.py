@@ -1,0 +1,75 @@
+"""Weights cut or held at a probability c: floors, thresholds, and the mix of SFT and DFT."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dft_theory.logprobs import TokenStats
+from dft_theory.objectives.base import Limit, Objective, Style
+
+
+def floored(c: float) -> Objective:
+    """Weight max(p, c): DFT that never forgets a token entirely (GOLD's floor)."""
+    _probability(c)
+
+    def potential(t: TokenStats) -> Tensor:
+        p = t.logp.exp()
+        # -p above the floor and -c log p + c log c - c below: equal values and slopes at p = c.
+        return torch.where(p > c, -p, -c * t.logp + c * math.log(c) - c)
+
+    return Objective(
+        name=f"floored-{c:g}",
+        title=f"max(p, {c:g})",
+        cite="pang2021gold",
+        equation="w = max(p, c)",
+        weight=lambda t: t.logp.exp().clamp_min(c),
+        potential=potential,
+        limits=(
+            Limit(parameter="c", at=0.0, family=floored, objective="dft", rate=1.0),
+            Limit(parameter="c", at=1.0, family=floored, objective="sft", rate=1.0),
+        ),
+        style=Style(color="#E69F00", marker="P"),
+    )
+
+
+def thresholded(c: float, keep: Literal[">=", "<="] = ">=") -> Objective:
+    """Weight 1[p >= c] or 1[p <= c]: SFT on the tokens the model finds likely, or unlikely."""
+    _probability(c)
+    log_c = math.log(c)
+
+    def kept(t: TokenStats) -> Tensor:
+        return t.logp >= log_c if keep == ">=" else t.logp <= log_c
+
+    return Objective(
+        name=f"thresholded-{'above' if keep == '>=' else 'below'}-{c:g}",
+        title=f"SFT on p {'≥' if keep == '>=' else '≤'} {c:g}",
+        cite="li2025beyond",
+        equation="w = 1[p >= c]" if keep == ">=" else "w = 1[p <= c]",
+        weight=lambda t: kept(t).to(t.logp.dtype),
+        potential=lambda t: torch.where(kept(t), log_c - t.logp, torch.zeros_like(t.logp)),
+        style=Style(color="#56B4E9", marker="X" if keep == ">=" else "x", linestyle=":"),
+    )
+
+
+def mixed(alpha: float) -> Objective:
+    """Alpha DFT + (1 - alpha) SFT: weight alpha p + 1 - alpha."""
+    return Objective(
+        name=f"mixed-{alpha:g}",
+        title=f"{alpha:g} DFT + {1 - alpha:g} SFT",
+        cite="wu2025dft",
+        equation="w = alpha p + 1 - alpha",
+        weight=lambda t: alpha * t.logp.exp() + (1 - alpha),
+        potential=lambda t: -alpha * t.logp.exp() - (1 - alpha) * t.logp,
+        limits=(
+            Limit(parameter="alpha", at=0.0, family=mixed, objective="sft", rate=1.0),
+            Limit(parameter="alpha", at=1.0, family=mixed, objective="dft", rate=1.0),
+        ),
+        style=Style(color="#332288", marker="*", linestyle="--"),
+    )
+
+
+def _probability(c: float) -> None:
+    if not 0 < c <= 1:
+        raise ValueError(f"c is a probability in (0, 1], got {c}")
