@@ -216,7 +216,7 @@ def test_a_global_draw_is_seen(code):
         "import torch\ntorch.rand(3, generator=g)",
         "import torch\ntorch.multinomial(p, 3, generator=g)",
         "import torch\nx = torch.zeros(3)\nx.normal_(0, 1, generator=g)",
-        "import numpy as np\nrng = np.random.default_rng(3)\nrng.normal(0, 1)\nrng.multinomial(3, p)",
+        "import numpy as np\nrng = np.random.default_rng(3)\nrng.multinomial(3, p)",
         "from scipy import stats\nstats.norm.rvs(size=3, random_state=rng)\nstats.bernoulli(0.3)",
         "import random\nrandom.Random(7)",
     ],

@@ -17,7 +17,6 @@ from matplotlib.collections import Collection
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter
-from numpy.typing import ArrayLike
 
 LONGEST = 400  # numbers kept one by one; longer arrays keep their shape, range and hash
 _ABSENT = "nothing"
@@ -41,11 +40,7 @@ def compare(earlier: dict[str, Any], later: dict[str, Any]) -> str:
 def _axes(panel: Axes) -> dict[str, Any]:
     legend = panel.get_legend()
     return {
-        "title": " ".join(
-            filter(None, (panel.get_title(loc=s) for s in ("left", "center", "right")))
-        ),
-        "x": _axis(panel.get_xlabel(), panel.get_xscale(), panel.get_xlim(), panel.xaxis),
-        "y": _axis(panel.get_ylabel(), panel.get_yscale(), panel.get_ylim(), panel.yaxis),
+        "titles": [panel.get_title(loc=side) for side in ("left", "center", "right")],
         "lines": [
             {
                 "label": _label(line),
@@ -67,6 +62,8 @@ def _axes(panel: Axes) -> dict[str, Any]:
         ],
         "collections": [_collection(collection) for collection in panel.collections],
         "images": [_numbers(np.asarray(image.get_array())) for image in panel.images],
+        "x": _axis(panel.get_xlabel(), panel.get_xscale(), panel.get_xlim(), panel.xaxis),
+        "y": _axis(panel.get_ylabel(), panel.get_yscale(), panel.get_ylim(), panel.yaxis),
         "texts": [text.get_text() for text in panel.texts],
         "legend": [text.get_text() for text in legend.get_texts()] if legend else [],
     }
@@ -79,15 +76,16 @@ def _axis(label: str, scale: str, limits: tuple[float, float], axis: Any) -> dic
 
 
 def _collection(collection: Collection) -> dict[str, Any]:
-    vertices = [np.asarray(path.vertices) for path in collection.get_paths()]
-    offsets = np.asarray(collection.get_offsets())
-    scattered = len(offsets) > 1 or not vertices
-    points = offsets if scattered else np.concatenate(vertices)
+    vertices = [path.vertices for path in collection.get_paths()]
+    offsets = np.asarray(collection.get_offsets())  # the points of a scatter; (0, 0) otherwise
+    points = offsets if len(offsets) > 1 or not vertices else np.concatenate(vertices)
+    faces, edges = collection.get_facecolor(), collection.get_edgecolor()
+    colours = faces if len(faces) else edges
     values = collection.get_array()
     return {
         "label": _label(collection),
         "kind": type(collection).__name__,
-        "colours": [to_hex(colour) for colour in collection.get_facecolor()[:LONGEST]],
+        "colours": [to_hex(colour) for colour in colours[:LONGEST]],
         "points": _numbers(points),
         "values": [] if values is None else _numbers(values),
     }
@@ -99,7 +97,7 @@ def _label(artist: Any) -> str:
     return "" if label.startswith("_") else label
 
 
-def _numbers(values: ArrayLike) -> Any:
+def _numbers(values: Any) -> Any:
     array = np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)
     rounded = [None if np.isnan(v) else float(f"{v:.6g}") + 0.0 for v in array.ravel().tolist()]
     if len(rounded) <= LONGEST:

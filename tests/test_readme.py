@@ -1,0 +1,99 @@
+"""README is true: its commands run, its code runs, its numbers come from the records."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dft_theory import catalog
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.DOTALL)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for kind, body in BLOCKS
+    if kind == "sh"
+    for line in body.splitlines()
+    if line.split("#")[0].strip()
+]
+MAKE = [c for c in COMMANDS if c.startswith("make ")]
+# Too long for the fast suite: the same command, filtered or smaller, with the reason.
+SMALLER = {
+    ".venv/bin/dft-theory verify --thorough": "verify 'sft-logit-*' --thorough",  # a minute
+    ".venv/bin/python benchmarks/enumeration.py": "benchmarks/enumeration.py --help",  # minutes
+}
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command with this interpreter, in a copy of what it may write to."""
+    for part in ("paper_figures", "experiments", "benchmarks"):
+        shutil.copytree(ROOT / part, folder / part)
+    words = shlex.split(command)
+    program = Path(words[0]).name
+    head = [sys.executable, "-m", "dft_theory.cli"] if program == "dft-theory" else [sys.executable]
+    return subprocess.run(
+        [*head, *words[1:]],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_generated_parts_are_up_to_date() -> None:
+    assert catalog.refreshed(TEXT, catalog.blocks(ROOT)) == TEXT, (
+        "run `python -m dft_theory.catalog` and commit README.md"
+    )
+
+
+def test_first_sentence_says_what_it_is() -> None:
+    first = TEXT.split("\n\n")[1]
+    assert "Dynamic Fine-Tuning" in first
+    assert "2508.05629" in first
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in MAKE])
+def test_command_runs(command: str, tmp_path: Path) -> None:
+    if command in SMALLER:
+        program = command.split()[0]
+        command = f"{program} {SMALLER[command]}"
+    done = run(command, tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("command", MAKE)
+def test_make_target_exists(command: str) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", *command.split()[1:]], cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("code", [body for kind, body in BLOCKS if kind == "python"])
+def test_python_block_runs(code: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ok " in done.stdout
+
+
+def test_every_linked_file_exists() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        if not target.startswith("http"):
+            assert (ROOT / target).is_file(), target
+
+
+def test_every_claim_named_in_prose_exists() -> None:
+    from dft_theory.claims import claims
+    from dft_theory.objectives import objectives
+
+    for name in re.findall(r"`([a-z]+(?:-[a-z]+){2,})`", TEXT):
+        assert name in claims or name in objectives, name
