@@ -82,8 +82,8 @@ def real_model(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"- At {tokens} response tokens, summed over all {summary['vocabulary']:,} next "
-            f"tokens, the gradients agree within {worst['float32']:.2g} of the tolerance in float32 and "
-            f"{worst['float64']:.2g} in float64; with 1/pi dropped they miss it "
+            f"tokens, the gradients agree within {worst['float32']:.2g} of the tolerance in "
+            f"float32 and {worst['float64']:.2g} in float64; with 1/pi dropped they miss it "
             f"{least:,.0f}-fold or worse.",
             f"- {summary['underflow_float32']} of {summary['demonstrations']} solutions have "
             f"pi(y*|x) = 0 in float32. A Monte Carlo check of the median solution to 10 % would "

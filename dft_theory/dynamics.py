@@ -8,6 +8,7 @@ and share nothing with them but the definition.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from dft_theory.objectives import Objective, power
 
-RTOL = 1e-11  # relative and absolute tolerance of the integrator, in logits
+RTOL = 1e-10  # relative and absolute tolerance of the integrator, in logits
 
 
 def speed(probs: Tensor, target: int, *, alpha: float) -> Tensor:
@@ -38,7 +39,7 @@ def speed(probs: Tensor, target: int, *, alpha: float) -> Tensor:
 
 
 def spread(vocab: int) -> float:
-    """k = V / (V - 1): ||e_y - pi||^2 = k (1 - p)^2 when the other tokens share 1 - p equally.
+    """The k = V / (V - 1) of ||e_y - pi||^2 = k (1 - p)^2 for equally likely other tokens.
 
     Any other split of 1 - p lies between this and 2, the value for a single competitor (V = 2).
 
@@ -139,8 +140,7 @@ def velocity(objective: Objective, theta: Tensor, demos: Tensor) -> Tensor:
     Shapes: `theta`, `demos` and the result `[V]`.
     """
     probs = torch.softmax(theta, -1)
-    # A token without demonstrations has no weight: not even inf * 0 for w = p^alpha, alpha < 0.
-    pull = torch.where(demos > 0, demos * objective.weight_at(probs), torch.zeros_like(demos))
+    pull = demos * objective.weight_at(probs)
     return pull - probs * pull.sum()
 
 
@@ -175,32 +175,41 @@ def reach(
     Shapes: `start` logits `[V]`; returns a float (learning rate times steps) and `[V]`, float64.
     Raises: ValueError where p1 is not above the start's p, or is never reached.
     """
-    demos = torch.zeros(start.shape[0], dtype=torch.float64)
-    if not 0 <= target < start.shape[0]:
-        raise ValueError(f"target {target} is not one of the {start.shape[0]} tokens")
-    demos[target] = 1.0
-    goal = _log_odds(p1) if 0 < p1 < 1 else math.nan
+    if start.dim() != 1 or not 0 <= target < start.shape[0]:
+        raise ValueError(f"target {target} is not a token of logits {list(start.shape)}")
+    if not 0 < p1 < 1:
+        raise ValueError(f"p1 lies strictly between 0 and 1, got {p1}")
+    goal = _log_odds(p1)
+    field = _field(objective, torch.eye(start.shape[0], dtype=torch.float64)[target])
 
-    def short_of(_: float, theta: NDArray[np.float64]) -> float:
+    def log_odds(theta: NDArray[np.float64]) -> float:
         rest = np.delete(theta, target)
-        top = rest.max()
-        return float(theta[target] - top - np.log(np.exp(rest - top).sum()) - goal)
+        return float(theta[target] - rest.max() - np.log(np.exp(rest - rest.max()).sum()))
 
-    if not short_of(0.0, start.double().numpy()) < 0:
-        raise ValueError(f"p1 = {p1} must lie above the start's probability and below 1")
-    short_of.terminal = True  # type: ignore[attr-defined]
+    def arrival(_: float, theta: NDArray[np.float64]) -> float:
+        return log_odds(theta) - goal
+
+    theta0 = start.double().numpy()
+    if not log_odds(theta0) < goal:
+        raise ValueError(f"p1 = {p1} must exceed the probability at the start")
+    arrival.terminal = True  # type: ignore[attr-defined]
     found = solve_ivp(
-        _field(objective, demos),
-        (0.0, 1e18),
-        start.double().numpy(),
-        method="DOP853",
-        events=short_of,
-        rtol=rtol,
-        atol=rtol,
+        field, (0.0, 1e18), theta0, method="DOP853", events=arrival, rtol=rtol, atol=rtol
     )
     if not len(found.t_events[0]):
         raise ValueError(f"{objective.name} never lifts this token to {p1}: its weight vanishes")
-    return float(found.t_events[0][0]), torch.from_numpy(found.y_events[0][0].copy())
+    # The event lies on an interpolant of lower order than the steps: step to it from the last
+    # grid point, and let Newton's method remove what is left.
+    time = float(found.t[-1])
+    found = solve_ivp(
+        field, (found.t[-2], time), found.y[:, -2], method="DOP853", rtol=rtol, atol=rtol
+    )
+    theta = found.y[:, -1]
+    moving = field(time, theta)
+    odds = np.exp(np.delete(theta, target))
+    rate = moving[target] - float(np.delete(moving, target) @ odds / odds.sum())
+    step = (goal - log_odds(theta)) / rate
+    return time + step, torch.from_numpy(theta + step * moving)
 
 
 def symmetric_start(p0: float, *, vocab: int) -> Tensor:
@@ -227,7 +236,9 @@ def _antiderivative(p: float, alpha: float) -> float:
     return (n + 1) * _log_odds(p) + 1 / (1 - p) - poles
 
 
-def _field(objective: Objective, demos: Tensor):  # type: ignore[no-untyped-def]
+def _field(
+    objective: Objective, demos: Tensor
+) -> Callable[[float, NDArray[np.float64]], NDArray[np.float64]]:
     held = demos.double()
 
     def field(_: float, theta: NDArray[np.float64]) -> NDArray[np.float64]:

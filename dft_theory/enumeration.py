@@ -15,6 +15,7 @@ from dft_theory.policies.base import Policy, digits
 from dft_theory.policies.tabular import TablePolicy
 
 BUDGET = 256 * 2**20  # bytes of activations that one batch of responses may take
+BLOCK = 64  # responses whose scores are taken by one batched backward pass
 
 
 def parameters(policy: Policy) -> tuple[Tensor, ...]:
@@ -91,7 +92,12 @@ def policy_gradient(
 
 
 def scores(policy: Policy, prompt: Tensor, responses: Tensor) -> Tensor:
-    """Grad log pi(y|x) of each response, `[n, D]`, by one batched backward pass."""
+    """The score grad log pi(y|x) of each response, `[n, D]`, by batched backward passes."""
+    # A batched backward over n outputs of one forward costs n^2 rows: hence blocks.
+    return torch.cat([_block_scores(policy, prompt, part) for part in responses.split(BLOCK)])
+
+
+def _block_scores(policy: Policy, prompt: Tensor, responses: Tensor) -> Tensor:
     logp = policy.log_probs(prompt, responses).sum(-1)
     held = parameters(policy)
     eye = torch.eye(logp.shape[0], dtype=logp.dtype)
@@ -112,7 +118,8 @@ def score_square_norms(policy: Policy, prompt: Tensor, responses: Tensor) -> Ten
     score in full (`[10^6, D]` would not fit); any other policy takes its scores.
     """
     if not isinstance(policy, TablePolicy):
-        return scores(policy, prompt, responses).square().sum(-1)
+        blocks = responses.split(BLOCK)
+        return torch.cat([scores(policy, prompt, part).square().sum(-1) for part in blocks])
     logits, _ = policy.teacher_forced(prompt, responses)
     probs = torch.softmax(logits[:, :-1], dim=-1)
     chosen = probs.gather(-1, responses.unsqueeze(-1)).squeeze(-1)

@@ -116,6 +116,8 @@ def _polish(element: Element) -> None:
         element.set("accent", "true")
     if element.tag in {"msub", "msubsup"} and len(element) and element[0].get("movablelimits"):
         element.tag = {"msub": "munder", "msubsup": "munderover"}[element.tag]
+    if element.tag in _SCRIPTS:
+        _tighten(element)
     if element.tag in _ROWS:
         _space(element)
     for name in list(element.attrib):
@@ -234,6 +236,14 @@ def _space(row: Element) -> None:
             continue
         spaced.append(child)
     row[:] = spaced
+
+
+def _tighten(script: Element) -> None:
+    """No spaces around the signs inside a script, as in TeX: y<t below an index is one thing."""
+    for part in script[1:]:
+        for sign in part.iter("mo"):
+            if "lspace" not in sign.attrib and "accent" not in script.attrib:
+                sign.attrib.update(lspace="0", rspace="0")
 
 
 def _verify(element: Element, latex: str) -> None:

@@ -1,9 +1,11 @@
 """The ledger, the figures and the numbers as one HTML page that needs nothing but itself."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from html.parser import HTMLParser
 from importlib import resources
 from typing import Any
 
@@ -26,6 +28,14 @@ KINDS = {
     "limit": "limit",
     "refutation": "false as published",
 }
+METHOD = "wu2025dft"
+_FETCHING = frozenset(("script", "link", "iframe", "frame", "object", "embed", "base", "form"))
+_SOURCES = frozenset(("src", "srcset", "poster", "background", "data", "xlink:href", "action"))
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class PageError(ValueError):
+    """A page that would not be whole: it loads something, or shows what it cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,30 +67,78 @@ def render(
 ) -> str:
     """The page. Every text is escaped, every formula is MathML, every image is inside.
 
-    Raises: MathError for a statement that cannot be rendered.
+    Raises: MathError for a statement that cannot be rendered, PageError for a page that would
+    load something.
     """
     known = {v.claim.name for v in verdicts}
-    parts = [
-        _section("ledger", "The ledger", _ledger(verdicts)),
-        _section("figures", "Figures", "".join(_figure(f, known) for f in figures)),
-        *(_section(f"s{i}", s.title, _prose(s)) for i, s in enumerate(sections)),
-        _section("environment", "Environment", _environment(environment)),
-        _section("sources", "Sources", _sources(verdicts)),
+    chapters = [
+        ("ledger", "Ledger", _ledger(verdicts)),
+        ("figures", "Figures", "".join(_figure(f, known) for f in figures)),
+        *((f"section-{i}", s.title, _prose(s)) for i, s in enumerate(sections, start=1)),
+        ("environment", "Environment", _environment(environment)),
+        ("sources", "Sources", _sources(verdicts)),
+        ("cite", "How to cite", _citing(environment)),
     ]
-    titles = [("ledger", "Ledger"), ("figures", "Figures")]
-    titles += [(f"s{i}", s.title) for i, s in enumerate(sections)]
-    titles += [("environment", "Environment"), ("sources", "Sources")]
-    contents = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title in titles)
+    contents = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in chapters)
+    body = "".join(
+        f'<section id="{key}"><h2>{escape(title)}</h2>{text}</section>'
+        for key, title, text in chapters
+    )
     style = (resources.files("dft_theory") / "report.css").read_text(encoding="utf-8")
-    return (
+    page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>Dynamic Fine-Tuning: the ledger</title><style>{style}</style></head><body>"
         f"<header><p class=kicker>dft_theory</p><h1>Dynamic Fine-Tuning: the ledger</h1>"
-        f"{_story(verdicts)}</header><nav>{contents}</nav><main>{''.join(parts)}</main>"
+        f"{_story(verdicts)}</header><nav>{contents}</nav><main>{body}</main>"
         "</body></html>\n"
     )
+    loads = requests(page)
+    if loads:
+        raise PageError(f"the page is not self-contained: it would load {loads[0]}")
+    return page
+
+
+def requests(page: str) -> list[str]:
+    """What a browser would fetch or run to show the page, in words; links are not followed."""
+    reader = _Requests()
+    reader.feed(page)
+    reader.close()
+    return reader.found
+
+
+class _Requests(HTMLParser):
+    """Collects resources and scripts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._in_style = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._in_style = tag == "style"
+        if tag in _FETCHING:
+            self.found.append(f"<{tag}>")
+        for name, value in attrs:
+            text = (value or "").strip()
+            if name.startswith("on") or text.lower().startswith("javascript:"):
+                self.found.append(f"<{tag} {name}>")
+            if name in _SOURCES and not text.startswith(("data:", "#")):
+                self.found.append(f"<{tag} {name}={text}>")
+            if name == "style":
+                self._search(text)
+
+    def handle_data(self, data: str) -> None:
+        if self._in_style:
+            self._search(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_style = self._in_style and tag != "style"
+
+    def _search(self, css: str) -> None:
+        found = re.findall(r"@import[^;]*|url\((?!['\"]?data:)[^)]*\)", css, re.IGNORECASE)
+        self.found.extend(found)
 
 
 def _story(verdicts: Sequence[Verdict]) -> str:
@@ -88,9 +146,15 @@ def _story(verdicts: Sequence[Verdict]) -> str:
     rejected = sum(v.rejected for v in verdicts)
     false = sum(v.claim.kind == "refutation" for v in verdicts)
     declared = sum(len(v.claim.mutants) for v in verdicts)
+    failing = "".join(
+        f'<li><a href="#{escape(v.claim.name)}">{escape(v.claim.title)}</a></li>'
+        for v in verdicts
+        if not v.holds
+    )
     return (
         "<p>Supervised fine-tuning follows a policy gradient: its reward is 1 for the "
-        "demonstration and 0 otherwise, its importance weight is one over the probability of the response.</p>"
+        "demonstration and 0 otherwise, its importance weight is one over the probability of the "
+        "response.</p>"
         f"<div class=math>{mathml(THEOREM, display='block')}</div>"
         "<p>Dynamic Fine-Tuning multiplies each token by the stop-gradient of its own probability. "
         "The weight is gone, and what remains ascends the probabilities themselves.</p>"
@@ -100,6 +164,7 @@ def _story(verdicts: Sequence[Verdict]) -> str:
         f"<b>{sum(v.cases for v in verdicts):,}</b> cases, "
         f"{sum(v.seconds for v in verdicts):.0f} seconds. "
         f"{false} published statements are false or loose; each stands beside its correction.</p>"
+        + (f"<p class=failure>These do not hold:</p><ul>{failing}</ul>" if failing else "")
     )
 
 
@@ -109,12 +174,21 @@ def _ledger(verdicts: Sequence[Verdict]) -> str:
         "largest error as a fraction of the tolerance; <i>mutants</i> are wrong statements that "
         "the claim rejected. Open a row for its assumptions and sources.</p>"
     )
-    return lead + "".join(_claim(v) for v in verdicts)
+    count = {kind: sum(v.claim.kind == kind for v in verdicts) for kind in KINDS}
+    choices = [("all", f"all {len(verdicts)}")]
+    choices += [(kind, f"{KINDS[kind]} {n}") for kind, n in count.items() if n]
+    radios = "".join(
+        f'<label><input type=radio name=kind value="{key}"{" checked" if key == "all" else ""}> '
+        f"{escape(text)}</label>"
+        for key, text in choices
+    )
+    return f"{lead}<p class=filter>{radios}</p>{''.join(_claim(v) for v in verdicts)}"
 
 
 def _claim(v: Verdict) -> str:
     claim = v.claim
     verdict = "holds" if v.holds else "fails"
+    words = "corrected statement holds" if v.holds and claim.published else verdict
     bar = f'<span class=bar><span style="width:{min(v.worst, 1):.1%}"></span></span>'
     body = [f"<p>{escape(claim.note)}</p>"]
     if not v.holds:
@@ -122,7 +196,7 @@ def _claim(v: Verdict) -> str:
     if claim.published is not None:
         published = claim.published
         body.append(
-            f"<div class=published><h4>As published</h4>"
+            f"<div class=published><h4>As published, and refuted</h4>"
             f"<div class=math>{mathml(published.statement, display='block')}</div>"
             f"<p>{escape(published.why)}. Counterexample: {escape(v.counterexample)}.</p></div>"
         )
@@ -133,31 +207,44 @@ def _claim(v: Verdict) -> str:
             for a in claim.assumptions
         )
         body.append(f"<h4>Assumes</h4><ul>{rows}</ul>")
-    mutants = "".join(f"<li>{escape(m.name)}</li>" for m in claim.mutants)
-    body.append(f"<h4>Rejects</h4><ul>{mutants}</ul>")
+    wrong = "".join(f"<li>{escape(m.name)}{_fate(v, m.name)}</li>" for m in claim.mutants)
+    body.append(f"<h4>Must reject</h4><ul>{wrong}</ul>")
     links = ", ".join(f'<a href="#{key}">{escape(key)}</a>' for key in claim.cites)
     body.append(f"<p class=cites>Sources: {links}</p>")
-    total = len(claim.mutants)
+    mutants = f"mutants {v.rejected}/{len(claim.mutants)}"
+    if v.equivalent:
+        mutants += f" ({len(v.equivalent)} equivalent here)"
     return (
-        f'<details class="claim {verdict}" id="{claim.name}"><summary>'
+        f'<details class="claim {verdict} {claim.kind}" id="{escape(claim.name)}"><summary>'
         f"<span class=head><span class=title>{escape(claim.title)}</span>"
         f'<span class="kind {claim.kind}">{KINDS[claim.kind]}</span></span>'
         f"<div class=math>{mathml(claim.statement, display='block')}</div>"
-        f"<span class=facts><span class=verdict>{verdict}</span>"
+        f"<span class=facts><span class=verdict>{words}</span>"
         f"<span>{v.cases} cases</span><span>worst {v.worst:.2g} {bar}</span>"
-        f"<span>mutants {v.rejected}/{total}</span><span>{v.seconds:.2f} s</span>"
-        f"<code>{claim.name}</code></span></summary>{''.join(body)}</details>"
+        f"<span>{mutants}</span><span>{v.seconds:.2f} s</span>"
+        f"<code>{escape(claim.name)}</code></span></summary>{''.join(body)}</details>"
     )
+
+
+def _fate(v: Verdict, mutant: str) -> str:
+    """What became of a mutant, said only where it was not rejected."""
+    if mutant in v.surviving:
+        return " <span class=failure>(not rejected)</span>"
+    return " <span class=without>(equivalent here)</span>" if mutant in v.equivalent else ""
 
 
 def _figure(item: FigureItem, known: set[str]) -> str:
     links = ", ".join(
         f'<a href="#{n}">{escape(n)}</a>' if n in known else escape(n) for n in item.claims
     )
+    if not item.png.startswith(_PNG):
+        raise PageError(f"figure {item.name} is not a PNG image")
     data = base64.b64encode(item.png).decode()
+    # The width in the PNG header, at 300 dpi; half as large again as in print.
+    width = round(int.from_bytes(item.png[16:20], "big") / 300 * 96 * 1.5)
     return (
-        f'<figure id="figure-{item.name}"><h3>{escape(item.title)}</h3>'
-        f'<img alt="{escape(item.title)}" src="data:image/png;base64,{data}">'
+        f'<figure id="figure-{escape(item.name)}"><h3>{escape(item.title)}</h3>'
+        f'<img width="{width}" alt="{escape(item.title)}" src="data:image/png;base64,{data}">'
         f"<figcaption>{escape(item.caption)} <span class=cites>Claims: {links}</span>"
         "</figcaption></figure>"
     )
@@ -170,10 +257,11 @@ def _prose(section: Section) -> str:
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(c)}</th>" for c in columns)
+    head = f"<tr>{head}</tr>" if head else ""
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
-    return f"<div class=scroll><table><tr>{head}</tr>{body}</table></div>"
+    return f"<div class=scroll><table>{head}{body}</table></div>"
 
 
 def _environment(environment: Mapping[str, Any]) -> str:
@@ -185,7 +273,7 @@ def _environment(environment: Mapping[str, Any]) -> str:
             text = "" if value is None else str(value)
         if text and text != "[]":
             rows.append((key.replace("_", " "), text))
-    return _table(("", ""), rows)
+    return _table((), rows)
 
 
 def _sources(verdicts: Sequence[Verdict]) -> str:
@@ -197,5 +285,12 @@ def _sources(verdicts: Sequence[Verdict]) -> str:
     return f"<ul class=sources>{items}</ul>"
 
 
-def _section(key: str, title: str, body: str) -> str:
-    return f'<section id="{key}"><h2>{escape(title)}</h2>{body}</section>'
+def _citing(environment: Mapping[str, Any]) -> str:
+    version = environment.get("packages", {}).get("dft-theory", "")
+    commit = (environment.get("git") or {}).get("commit", "")
+    software = f"dft_theory {version}".strip() + (f", commit {commit[:12]}" if commit else "")
+    return (
+        f"<p>The method: {escape(format_citation(citation(METHOD)))}</p>"
+        f"<p>This page: {escape(software)}; the file <code>CITATION.cff</code> of the repository "
+        "has both in machine-readable form.</p>"
+    )

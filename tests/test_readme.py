@@ -27,6 +27,9 @@ MAKE = [c for c in COMMANDS if c.startswith("make ")]
 SMALLER = {
     ".venv/bin/dft-theory verify --thorough": "verify 'sft-logit-*' --thorough",  # a minute
     ".venv/bin/python benchmarks/enumeration.py": "benchmarks/enumeration.py --help",  # minutes
+    ".venv/bin/python experiments/real_model_tokens.py --limit 4": (
+        "experiments/real_model_tokens.py --limit 1 --data sample"
+    ),
 }
 
 

@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -260,25 +260,12 @@ def _convert(gguf: Path, folder: Path) -> None:
     """Dequantise a GGUF file into a plain folder: config, safetensors, tokenizer."""
     _require("accelerate")  # transformers asks for it when it reads GGUF
     _require("gguf")
-    from tokenizers import pre_tokenizers
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, local_files_only=True
-    )
-    # GGUF only names the pre-tokenizer ("smollm"), and the reader puts plain byte-level BPE in its
-    # place. The model saw every digit cut off before byte-level BPE; without that cut the spaces
-    # before a digit or a fraction sign become other tokens.
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
+    tokenizer = _tokenizer(gguf)
     loaded = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
     )
-    tokenizer.model_max_length = loaded.config.max_position_embeddings
 
     # The loaded config still says "quantized", and trainers refuse such a model although its
     # weights are plain numbers: they go into a model built from the config without that entry.
@@ -298,6 +285,46 @@ def _convert(gguf: Path, folder: Path) -> None:
     # and so it stays the published file.
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _tokenizer(gguf: Path) -> "PreTrainedTokenizerBase":
+    """SmolLM2's tokenizer: byte-level BPE behind a cut around every digit, from the GGUF's tables.
+
+    Built here because a GGUF file only *names* its pre-tokenizer ("smollm"), and what transformers
+    makes of that differs from version to version: 5.23 leaves the digits out, which changes the
+    tokens of the spaces before a digit; 5.17 also takes the start of a turn for its end.
+    """
+    from gguf import GGUFReader, TokenType
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    fields = GGUFReader(gguf).fields
+
+    def table(key: str) -> Any:
+        return fields[f"tokenizer.{key}"].contents()
+
+    tokens, kinds = table("ggml.tokens"), table("ggml.token_type")
+    merges = [tuple(merge.split(" ")) for merge in table("ggml.merges")]
+    backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    special = [t for t, kind in zip(tokens, kinds, strict=True) if kind == TokenType.CONTROL]
+    backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=tokens[table("ggml.bos_token_id")],
+        eos_token=tokens[table("ggml.eos_token_id")],
+        unk_token=tokens[table("ggml.unknown_token_id")],
+        pad_token=tokens[table("ggml.padding_token_id")],
+        chat_template=table("chat_template"),
+        model_max_length=fields["llama.context_length"].contents(),
+        clean_up_tokenization_spaces=False,  # decoding must give back every character
+    )
 
 
 def _sha256(*files: Path) -> str:

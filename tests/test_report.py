@@ -1,0 +1,103 @@
+"""The page: self-contained, complete, escaped, and rendered by a real browser where there is one."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dft_theory import report
+from dft_theory.claims import Scope, Verdict, claims
+from dft_theory.policies import TabularPolicy
+from dft_theory.results import write_text
+
+NAMES = ("sft-is-policy-gradient", "same-direction-for-one-token-only", "sft-logit-gradient")
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> list[Verdict]:
+    scope = Scope.of(TabularPolicy.random(vocab=3, length=2, seed=0))
+    return [claims[name].check(scope) for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def page(verdicts: list[Verdict]) -> str:
+    png = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (900).to_bytes(4, "big") + b"\x00" * 20
+    figure = report.FigureItem(
+        name="demo", title="A <b>figure</b>", caption="shows & tells", png=png, claims=(NAMES[0],)
+    )
+    section = report.Section(
+        title="Numbers", paragraphs=("1 < 2",), columns=("a",), rows=(("<script>",),)
+    )
+    return report.render(verdicts, [figure], [section], {"python": "3", "packages": {"torch": "2"}})
+
+
+def test_nothing_is_requested_from_elsewhere(page: str) -> None:
+    assert not re.search(r'(src|href)\s*=\s*"?(https?:)?//', page)
+    assert "@import" not in page
+    assert "url(" not in page
+    assert "<script" not in page
+    assert "<link" not in page
+
+
+def test_every_claim_has_its_anchor_statement_and_sources(page: str) -> None:
+    for name in NAMES:
+        assert f'id="{name}"' in page
+    # theorem, rectified form, three statements and one published statement
+    assert page.count("<math") == 6
+    assert "As published, and refuted" in page
+    assert 'id="wu2025dft"' in page
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r'id="([^"]+)"', page))
+
+
+def test_text_is_escaped(page: str) -> None:
+    assert "A &lt;b&gt;figure&lt;/b&gt;" in page
+    assert "shows &amp; tells" in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_failing_claim_is_shown_as_failing(verdicts: list[Verdict]) -> None:
+    broken = replace(verdicts[0], failing="V=2: 17 times the tolerance")
+    page = report.render([broken], [], [], {})
+    assert "0 of 1" in page
+    assert "V=2: 17 times the tolerance" in page
+    assert 'class="claim fails"' in page
+
+
+def test_an_interrupted_write_leaves_the_earlier_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "index.html"
+    write_text(target, "earlier")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="intact|earlier|room"):
+        write_text(target, "later")
+    assert target.read_text() == "earlier"
+    assert [p.name for p in tmp_path.iterdir()] == ["index.html"]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on this machine")
+def test_a_browser_lays_the_formulas_out(page: str, tmp_path: Path) -> None:
+    probe = (
+        "<script>const b=[...document.querySelectorAll('math')].map(m=>m.getBoundingClientRect());"
+        "document.title=b.length+' '+b.filter(r=>r.height>8&&r.width>20).length+' '+"
+        "(document.documentElement.scrollWidth<=innerWidth)</script></body>"
+    )
+    file = tmp_path / "page.html"
+    file.write_text(page.replace("</body>", probe).replace("<details ", "<details open "))
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --dump-dom"
+    quiet = "--disable-background-networking --disable-component-update --disable-sync"
+    done = subprocess.run(
+        ["chromium", *flags.split(), *quiet.split(), "--window-size=390,900",
+         f"--user-data-dir={tmp_path / 'profile'}", file.as_uri()],
+        capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None, done.stderr[-500:]
+    assert title[1] == "6 6 true"
