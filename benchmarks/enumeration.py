@@ -31,6 +31,7 @@ from dft_theory.policies import AutoregressivePolicy, Policy, ToyTransformer
 from dft_theory.policies.base import with_prompt
 
 GIB = 2**30
+ROUNDS = 3
 PROMPT = torch.tensor([0])
 SUMS = ("policy_gradient", "estimator_moments")
 POLICIES = ("autoregressive", "transformer")
@@ -77,8 +78,7 @@ def coefficient(responses: Tensor, logp: Tensor) -> Tensor:
 
 
 def best(f: Callable[[], object], *, repeats: int) -> float:
-    """Shortest of `repeats` runs after one that is not counted, in seconds."""
-    f()
+    """Shortest of `repeats` runs, in seconds."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -92,7 +92,7 @@ def exact(name: str, policy: Policy) -> Tensor:
     if name == "policy_gradient":
         return enumeration.policy_gradient(policy, PROMPT, coefficient)
     moments = enumeration.estimator_moments(policy, PROMPT, coefficient)
-    return torch.cat([moments.mean, torch.tensor([moments.variance])])
+    return with_variance(moments.mean, moments.variance)
 
 
 def plain_loop(name: str, policy: Policy) -> Tensor:
@@ -109,7 +109,12 @@ def plain_loop(name: str, policy: Policy) -> Tensor:
     assert isinstance(mean, Tensor)
     if name == "policy_gradient":
         return mean
-    return torch.cat([mean, torch.tensor([square - float(mean.square().sum())])])
+    return with_variance(mean, square - float(mean.square().sum()))
+
+
+def with_variance(mean: Tensor, variance: float) -> Tensor:
+    """Both moments in one vector, so that routes can be compared."""
+    return torch.cat([mean, torch.tensor([variance], dtype=mean.dtype)])
 
 
 def bare(policy: Policy) -> Callable[[], Tensor]:
@@ -149,18 +154,21 @@ def compare(name: str, kind: str) -> Comparison:
     )
     step = bare(policy)
     found, slow = exact(name, policy), plain_loop(name, policy)
-    start = time.perf_counter()
-    plain_loop(name, policy)
-    loop = time.perf_counter() - start
-    repeats = 20 if name == "policy_gradient" else 3
+    step()
+    repeats = 8 if name == "policy_gradient" else 2
+    loop = fast = floor = math.inf
+    for _ in range(ROUNDS):  # in turns, so that a busy machine disturbs all three alike
+        loop = min(loop, best(lambda: plain_loop(name, policy), repeats=1))
+        fast = min(fast, best(lambda: exact(name, policy), repeats=repeats))
+        floor = min(floor, best(step, repeats=8))
     return Comparison(
         sum=name,
         policy=kind,
         responses=policy.vocab**policy.length,
         parameters=sum(p.numel() for p in policy.parameters()),
         loop=loop,
-        exact=best(lambda: exact(name, policy), repeats=repeats),
-        bare=best(step, repeats=20),
+        exact=fast,
+        bare=floor,
         distance=float((found - slow).abs().max() / slow.abs().max()),
     )
 
@@ -169,6 +177,7 @@ def size(name: str, length: int) -> Size:
     """One sum over 10^length responses."""
     policy = AutoregressivePolicy.random(vocab=10, length=length, seed=0, contexts=1)
     before = resident()
+    exact(name, policy)
     seconds = best(lambda: exact(name, policy), repeats=2 if length > 5 else 5)
     return Size(sum=name, responses=10**length, seconds=seconds, before=before, peak=resident())
 

@@ -244,7 +244,8 @@ def _figure(item: FigureItem, known: set[str]) -> str:
     width = round(int.from_bytes(item.png[16:20], "big") / 300 * 96 * 1.5)
     return (
         f'<figure id="figure-{escape(item.name)}"><h3>{escape(item.title)}</h3>'
-        f'<img width="{width}" alt="{escape(item.title)}" src="data:image/png;base64,{data}">'
+        f'<div class=scroll><img class="{"wide" if width > 600 else "narrow"}" width="{width}" '
+        f'alt="{escape(item.title)}" src="data:image/png;base64,{data}"></div>'
         f"<figcaption>{escape(item.caption)} <span class=cites>Claims: {links}</span>"
         "</figcaption></figure>"
     )
@@ -279,10 +280,19 @@ def _environment(environment: Mapping[str, Any]) -> str:
 def _sources(verdicts: Sequence[Verdict]) -> str:
     keys = dict.fromkeys(key for v in verdicts for key in v.claim.cites)
     items = "".join(
-        f'<li id="{key}"><b>{escape(key)}</b> {escape(format_citation(citation(key)))}</li>'
+        f'<li id="{escape(key)}"><b>{escape(key)}</b> '
+        f"{_linked(format_citation(citation(key)))}</li>"
         for key in sorted(keys)
     )
     return f"<ul class=sources>{items}</ul>"
+
+
+def _linked(text: str) -> str:
+    """Text whose arXiv numbers and addresses are links that a reader may follow."""
+    text = re.sub(r"(https?://[^\s&]+)", r'<a href="\1">\1</a>', escape(text))
+    return re.sub(
+        r"(?<!/)arXiv:(\d+\.\d+)", r'<a href="https://arxiv.org/abs/\1">arXiv:\1</a>', text
+    )
 
 
 def _citing(environment: Mapping[str, Any]) -> str:
@@ -290,7 +300,7 @@ def _citing(environment: Mapping[str, Any]) -> str:
     commit = (environment.get("git") or {}).get("commit", "")
     software = f"dft_theory {version}".strip() + (f", commit {commit[:12]}" if commit else "")
     return (
-        f"<p>The method: {escape(format_citation(citation(METHOD)))}</p>"
+        f"<p>The method: {_linked(format_citation(citation(METHOD)))}</p>"
         f"<p>This page: {escape(software)}; the file <code>CITATION.cff</code> of the repository "
         "has both in machine-readable form.</p>"
     )

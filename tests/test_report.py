@@ -1,4 +1,4 @@
-"""The page: self-contained, complete, escaped, and rendered by a real browser where there is one."""
+"""The page: self-contained, complete, escaped, and laid out by a real browser if there is one."""
 
 import re
 import shutil

@@ -327,34 +327,40 @@ def paces(scope: Scope) -> Sequence[Pace]:
     return [Pace(a, c) for c in scope.token_cases for a in (0.0, 0.5, 1.0, 2.0)]
 
 
-@lru_cache(maxsize=4)
-def _escapes(thorough: bool, uneven: bool) -> tuple[Escape, ...]:
-    alphas = (0.0, 0.5, 1.0) if uneven else (0.0, 0.3, 0.5, 1.0, 2.0)
-    vocabs = (3, 20) if uneven else (2, 5, 50) if thorough else (2, 50)
-    spans = [(0.01, 0.7)] if uneven else [(0.2, 0.9), (1e-3, 0.5)]
+@lru_cache(maxsize=2)
+def _escapes(thorough: bool) -> tuple[Escape, ...]:
+    spans = [(0.2, 0.9), (1e-3, 0.5)]
     spans += [(0.4, 0.41), (1e-2, 0.5), (1e-4, 0.9), (1e-6, 0.5)] if thorough else []
-    return tuple(Escape(a, v, *s, uneven=uneven) for v in vocabs for s in spans for a in alphas)
+    alphas, vocabs = (0.0, 0.3, 0.5, 1.0, 2.0), (2, 5, 50) if thorough else (2, 50)
+    return tuple(Escape(a, v, *span) for v in vocabs for span in spans for a in alphas)
+
+
+@lru_cache(maxsize=2)
+def _uneven_escapes(thorough: bool) -> tuple[Escape, ...]:
+    vocabs, starts = ((3, 20), (0.3, 1e-2, 1e-4)) if thorough else ((5,), (1e-2,))
+    cases = [(a, v, p0) for v in vocabs for p0 in starts for a in (0.0, 0.5, 1.0)]
+    return tuple(Escape(*case, p1=0.7, uneven=True) for case in cases)
 
 
 def escapes(keep: Callable[[float], bool]) -> Callable[[Scope], Sequence[Escape]]:
     """Escapes past equal rivals for the alphas to keep."""
-    return lambda scope: [c for c in _escapes(scope.thorough, False) if keep(c.alpha)]
+    return lambda scope: [c for c in _escapes(scope.thorough) if keep(c.alpha)]
 
 
 def uneven_escapes(scope: Scope) -> Sequence[Escape]:
     """Escapes past rivals of different probability."""
-    return _escapes(scope.thorough, True)
+    return _uneven_escapes(scope.thorough)
 
 
 @lru_cache(maxsize=2)
 def _orbits(thorough: bool) -> tuple[Orbit, ...]:
     ways = (power(0.5), dft, floored(0.1), mixed(0.5))
-    seeds = range(5 if thorough else 1)
-    return tuple(Orbit(o, v, s) for v in (3, 8) for s in seeds for o in ways)
+    vocabs, seeds = ((3, 8), range(5)) if thorough else ((5,), range(1))
+    return tuple(Orbit(o, v, s) for v in vocabs for s in seeds for o in ways)
 
 
 def orbits(scope: Scope) -> Sequence[Orbit]:
-    """Weights that depend on p alone, on two vocabularies."""
+    """Weights that depend on p alone, from random starts."""
     return _orbits(scope.thorough)
 
 

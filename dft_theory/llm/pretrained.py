@@ -103,18 +103,17 @@ def load_pretrained(
             model=model, tokenizer=tokenizer, name=name, revision=f"sha256:{known.sha256}"
         )
     if folder.is_dir():
-        weights = sorted(folder.glob("*.safetensors"))
-        if not weights or not (folder / "config.json").is_file():
-            raise MissingModelError(
-                f"{name} holds no model: it needs config.json and *.safetensors, as "
-                "`model.save_pretrained(folder)` and `tokenizer.save_pretrained(folder)` write them"
-            )
+        weights = _weights(folder, name)
         model, tokenizer = _read(folder, dtype=dtype)
         return Pretrained(
             model=model, tokenizer=tokenizer, name=name, revision=f"sha256:{_sha256(*weights)}"
         )
     if from_hub:
-        return _from_hub(name, dtype=dtype, revision=revision)
+        snapshot = _snapshot(name, revision=revision or "main")
+        _weights(snapshot, name)
+        model, tokenizer = _read(snapshot, dtype=dtype)
+        # The hub's cache names a snapshot's folder after its commit.
+        return Pretrained(model=model, tokenizer=tokenizer, name=name, revision=snapshot.name)
     raise MissingModelError(
         f"there is no folder or model {name!r}: give one of {sorted(WHEEL_MODELS)}, "
         "an existing folder, or a hub id 'owner/model'"
@@ -152,24 +151,33 @@ def _read(
     return _settle(model, tokenizer)
 
 
-def _from_hub(name: str, *, dtype: torch.dtype, revision: str | None) -> Pretrained:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _snapshot(name: str, *, revision: str) -> Path:
+    """The folder of a hub model at one commit: settings and safetensors, no pickles and no code."""
+    from huggingface_hub import snapshot_download
 
-    at = revision or "main"
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, revision=at, use_safetensors=True, trust_remote_code=False
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
+            ignore_patterns=["*/*"],
         )
-        # The commit that the weights came from, so that a branch cannot move between the two calls.
-        commit = str(model.config._commit_hash)
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=commit, trust_remote_code=False)
     except OSError as error:
         raise MissingModelError(
-            f"could not get {name!r} at revision {at!r} from the model hub: check the name, the "
-            "network and HF_HUB_OFFLINE, or give a folder instead (the hub's answer stands above)"
+            f"could not get {name!r} at revision {revision!r} from the model hub: check the name, "
+            "the network and HF_HUB_OFFLINE, or give a folder instead (the cause stands above)"
         ) from error
-    model, tokenizer = _settle(model, tokenizer)
-    return Pretrained(model=model, tokenizer=tokenizer, name=name, revision=commit)
+    return Path(folder)
+
+
+def _weights(folder: Path, name: str) -> list[Path]:
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights or not (folder / "config.json").is_file():
+        raise MissingModelError(
+            f"{name} holds no model: it needs config.json and *.safetensors, as "
+            "`model.save_pretrained(folder)` and `tokenizer.save_pretrained(folder)` write them"
+        )
+    return weights
 
 
 def _settle(

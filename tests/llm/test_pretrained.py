@@ -43,7 +43,7 @@ PARAGRAPHS = (
     "becomes a stream. In winter the snow closes the pass for weeks, and the people live on what "
     "they have stored in the autumn. They do not complain about it. They repair their tools, tell "
     "each other stories and wait for the first warm wind from the south.",
-    "Bread is made from very little: flour, water, salt and time. The dough is mixed in the evening "
+    "Bread is made from very little: flour, water, salt, time. The dough is mixed in the evening "
     "and left in a cool room overnight. In the morning it has doubled in size and smells slightly "
     "sour. The baker folds it a few times, lets it rest again, and puts it into a hot oven until "
     "the crust is dark brown.",
@@ -176,16 +176,16 @@ class TestSmolLM2:
         assert perplexity(smollm2.model, smollm2.tokenizer, mixed) > 10 * plain
 
     def test_greedy_answers_are_sensible_and_stop_at_the_end_of_the_turn(self, smollm2):
-        questions = ["What is the capital of France?", "What colour is the sky on a clear day?"]
+        questions = ["What is the capital of France?", "Say hello."]
         end = smollm2.tokenizer.eos_token_id
-        paris, blue = greedy(smollm2, questions, limit=80)
+        paris, hello = greedy(smollm2, questions, limit=40)
         assert "Paris" in smollm2.tokenizer.decode(paris)
-        assert "blue" in smollm2.tokenizer.decode(blue)
+        assert "Hello" in smollm2.tokenizer.decode(hello)
         assert end in paris
         assert set(paris[paris.index(end) :]) == {end}  # nothing but padding behind it
-        (alone,) = greedy(smollm2, questions[:1], limit=80)
+        (alone,) = greedy(smollm2, questions[:1], limit=40)
         assert alone[-1] == end
-        assert len(alone) < 80
+        assert len(alone) < 40
         assert paris[: len(alone)] == alone  # padding on the left changes no answer
 
     def test_the_next_load_reads_the_verified_copy_and_never_the_package(self, monkeypatch):
@@ -328,7 +328,7 @@ def test_without_a_library_one_sentence_says_what_to_install(monkeypatch, tmp_pa
         load_pretrained()
 
 
-@pytest.mark.parametrize("name", ["smollm3", "./nowhere", "/nowhere/at/all", "~/nowhere", ""])
+@pytest.mark.parametrize("name", ["smollm3", "./nowhere", "/nowhere/at/all", "~/nowhere"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MissingModelError, match="smollm2-135m-instruct"):
@@ -408,12 +408,10 @@ def test_a_folder_without_safetensors_is_refused_and_pickles_stay_closed(tmp_pat
 def offline_hub(tmp_path, monkeypatch):
     """The hub's cache with one model in it, and no network."""
     from huggingface_hub import constants
-    from transformers.utils import hub
 
     cache = tmp_path / "hub"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(cache))
     commit = "c0ffee" + "0" * 34
     repository = cache / "models--toys--llama"
     save_toy(repository / "snapshots" / commit)
@@ -427,6 +425,13 @@ def test_a_hub_id_is_read_from_the_hub_s_cache_and_pinned_to_its_commit(offline_
     assert loaded.revision == offline_hub
     assert load_pretrained("toys/llama", revision=offline_hub).revision == offline_hub
     assert loaded.tokenizer("c").input_ids == [3]
+
+
+def test_a_hub_id_whose_weights_are_only_pickled_is_refused(offline_hub, tmp_path):
+    snapshot = tmp_path / "hub" / "models--toys--llama" / "snapshots" / offline_hub
+    (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
+    with pytest.raises(MissingModelError, match="toys/llama holds no model"):
+        load_pretrained("toys/llama")
 
 
 @pytest.mark.parametrize(("name", "revision"), [("toys/absent", None), ("toys/llama", "v2")])
