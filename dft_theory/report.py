@@ -30,7 +30,7 @@ KINDS = {
 }
 METHOD = "wu2025dft"
 _FETCHING = frozenset(("script", "link", "iframe", "frame", "object", "embed", "base", "form"))
-_SOURCES = frozenset(("src", "srcset", "poster", "background", "data", "xlink:href", "action"))
+_SOURCES = frozenset(("src", "poster", "background", "data", "xlink:href", "action"))
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -124,7 +124,7 @@ class _Requests(HTMLParser):
             text = (value or "").strip()
             if name.startswith("on") or text.lower().startswith("javascript:"):
                 self.found.append(f"<{tag} {name}>")
-            if name in _SOURCES and not text.startswith(("data:", "#")):
+            if name == "srcset" or (name in _SOURCES and not text.startswith(("data:", "#"))):
                 self.found.append(f"<{tag} {name}={text}>")
             if name == "style":
                 self._search(text)

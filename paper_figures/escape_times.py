@@ -84,7 +84,7 @@ def plot(data: FigureData) -> matplotlib.figure.Figure:
 FIGURE = Figure(
     "escape_times",
     title="Time to learn one demonstration",
-    paper_ref="section 3.3 (equation 9), gradient flow",
+    paper_ref="equation (9), as a gradient flow",
     claims=(
         "sft-escape-time",
         "dft-escape-time",

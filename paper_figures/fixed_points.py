@@ -113,7 +113,7 @@ def plot(data: FigureData) -> matplotlib.figure.Figure:
 FIGURE = Figure(
     "fixed_points",
     title="What is learned from demonstrations that disagree",
-    paper_ref="section 3.3 and appendix A.3, several demonstrations per prompt",
+    paper_ref="appendix A.3, for several demonstrations per prompt",
     claims=(
         "sft-fits-the-data",
         "power-sharpens-the-data",

@@ -1,21 +1,20 @@
 """Every objective of the catalogue as a weight w(p) and as the reward w/p that it implies."""
 
+import re
+from collections import Counter
+
 import matplotlib.figure
 import numpy as np
 import torch
 
 from dft_theory.figures import style
 from dft_theory.figures.base import Figure, FigureData, require
-from dft_theory.objectives import OBJECTIVES, objectives
-
-PER_DECADE = 40
+from dft_theory.objectives import OBJECTIVES, Style, objectives
 
 
 def compute() -> FigureData:
     """Weight and implied reward on a logarithmic grid, for every objective that needs only p."""
-    grid = np.geomspace(1e-4, 1, 4 * PER_DECADE + 1)
-    # Both sides of the catalogue's thresholds, so that a jump is drawn upright.
-    p = torch.tensor(np.sort(np.append(grid, [0.2 - 1e-9, 0.2 + 1e-9])))
+    p = torch.tensor(np.geomspace(1e-4, 1, 241))
     rows: list[tuple[str | float, ...]] = []
     for o in OBJECTIVES:
         if not o.needs:
@@ -30,7 +29,6 @@ def expect(data: FigureData) -> None:
     table = {n: [data.where(objective=n).column(c) for c in data.columns[1:]] for n in names}
     for name, (p, weight, reward) in table.items():
         require(np.allclose(reward * p, weight, rtol=1e-12), f"{name}: reward times p is w")
-        require((weight >= 0).all() and weight.max() <= 1, f"{name}: weights lie in [0, 1]")
     p, _, sft = table["sft"]
     dft, half, square = (table[n][2] for n in ("dft", "power-0.5", "power-2"))
     require(np.allclose(sft * p, 1, rtol=1e-12), "SFT rewards a token by 1/p")
@@ -41,32 +39,28 @@ def expect(data: FigureData) -> None:
 
 
 def plot(data: FigureData) -> matplotlib.figure.Figure:
-    """Weights, rewards, and one legend for both; objectives that coincide share a line."""
-    figure, axes = style.panels(1, 2, width=style.TEXT, height=3.0)
-    groups: dict[bytes, list[str]] = {}
+    """Weights, rewards and one legend; objectives that coincide at one token share a line."""
+    figure, axes = style.panels(1, 2, width=style.TEXT, height=2.8, share=(True, False))
+    shared: dict[bytes, list[str]] = {}
     for name in data.unique("objective"):
-        weight = np.round(data.where(objective=name).column("weight"), 12)
-        groups.setdefault(weight.tobytes(), []).append(name)
-    for names in groups.values():
-        rows, first = data.where(objective=names[0]), objectives[names[0]].style
-        label = "\n= ".join(objectives[n].title for n in names)
+        weight = data.where(objective=name).column("weight")
+        shared.setdefault(np.round(weight, 12).tobytes(), []).append(name)
+    looks = Counter[Style]()
+    for i, names in enumerate(shared.values()):
+        look, titles = objectives[names[0]].style, [objectives[n].title for n in names]
+        dashes = (look.linestyle, "--", ":", "-.")[looks[look] % 4]  # a look of its own
+        looks[look] += 1
         for axis, column in zip(axes[0], ("weight", "reward"), strict=True):
-            axis.plot(
-                rows.column("p"),
-                rows.column(column),
-                first.linestyle,
-                color=first.color,
-                marker=first.marker,
-                markevery=20,
-                label=label,
-            )
-    axes[0, 0].set(ylabel="weight $w(p)$")
-    axes[0, 1].set(ylabel="implied reward $w(p)/p$")
-    for axis in axes[0]:
-        axis.set(
-            xscale="log", yscale="log", ylim=(1e-4, 1e4), xlabel="probability $p$ of the token"
-        )
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
+            (line,) = axis.plot(*map(data.where(objective=names[0]).column, ("p", column)))
+            line.set(color=look.color, ls=dashes, marker=look.marker, markevery=(3 * i, 30))
+            line.set_label(re.sub(r"p\^([\d.]+)", r"$p^{\1}$", "\n= ".join(titles)))
+    labels = ("weight $w(p)$", 2), ("implied reward $w(p)/p$", 2e4)
+    for axis, (label, top) in zip(axes[0], labels, strict=True):
+        axis.set(xscale="log", xlabel="probability $p$ of the token", ylabel=label)
+        axis.set_yscale("log", nonpositive="mask")  # a line ends where its weight falls to 0
+        axis.set(ylim=(1e-4, top))
+    legend = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*legend, loc="outside right center", handlelength=3.2)
     style.letter(axes)
     return figure
 
@@ -80,5 +74,8 @@ FIGURE = Figure(
     compute=compute,
     expect=expect,
     plot=plot,
-    caption="",
+    caption="The weight w(p) of every objective in the catalogue at a token of probability p (a), "
+    "and the reward w(p)/p for which the same update is an on-policy policy gradient (b): 1/p for "
+    "SFT, 1 for DFT whatever p is. With a single token the three levels of DFT coincide. "
+    "A line ends where its weight falls to 0.",
 )

@@ -10,6 +10,7 @@ import pytest
 
 from dft_theory import report
 from dft_theory.claims import Scope, Verdict, claims
+from dft_theory.mathml import MathError
 from dft_theory.policies import TabularPolicy
 from dft_theory.results import write_text
 
@@ -35,11 +36,69 @@ def page(verdicts: list[Verdict]) -> str:
 
 
 def test_nothing_is_requested_from_elsewhere(page: str) -> None:
-    assert not re.search(r'(src|href)\s*=\s*"?(https?:)?//', page)
+    assert report.requests(page) == []
+    assert not re.search(r'src\s*=\s*"?(https?:)?//', page)
     assert "@import" not in page
     assert "url(" not in page
     assert "<script" not in page
     assert "<link" not in page
+
+
+def test_sources_are_links_that_only_a_reader_follows(page: str) -> None:
+    outward = re.findall(r'<(\w+)[^>]*="https?://', page)
+    assert set(outward) == {"a"}
+    assert '<a href="https://arxiv.org/abs/2508.05629">' in page
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        '<img src="https://example.org/x.png">',
+        "<img src=x.png>",
+        "<img srcset='data:image/png;base64,AA x, //example.org/y 2x'>",
+        "<script>1</script>",
+        '<link rel=stylesheet href="x.css">',
+        "<style>@import 'x.css';</style>",
+        "<style>p { background: url(https://example.org/x) }</style>",
+        '<p style="background: url(//example.org/x)">',
+        '<p onclick="1">',
+        '<a href="javascript:1">',
+        '<iframe src="data:text/html,x"></iframe>',
+    ],
+)
+def test_requests_finds_what_a_browser_would_fetch_or_run(harm: str) -> None:
+    assert report.requests(f"<!doctype html><body>{harm}</body>")
+
+
+def test_a_page_that_would_load_something_is_refused(
+    verdicts: list[Verdict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_story", lambda _: '<img src="https://example.org/x.png">')
+    with pytest.raises(report.PageError, match=r"example\.org"):
+        report.render(verdicts, [], [], {})
+
+
+def test_a_figure_that_is_no_png_is_refused(verdicts: list[Verdict]) -> None:
+    pdf = report.FigureItem(name="demo", title="", caption="", png=b"%PDF-1.7", claims=())
+    with pytest.raises(report.PageError, match="demo is not a PNG"):
+        report.render(verdicts, [pdf], [], {})
+
+
+def test_a_statement_that_does_not_render_is_refused(verdicts: list[Verdict]) -> None:
+    unknown = replace(verdicts[0].claim, statement=r"\unknowncommand{x}")
+    with pytest.raises(MathError, match="unknowncommand"):
+        report.render([replace(verdicts[0], claim=unknown)], [], [], {})
+
+
+def test_a_mutant_that_survives_or_changes_nothing_says_so(verdicts: list[Verdict]) -> None:
+    first, second = (m.name for m in verdicts[0].claim.mutants[:2])
+    page = report.render(
+        [replace(verdicts[0], surviving=(first,), equivalent=(second,))], [], [], {}
+    )
+    assert f"<li>{first} <span class=failure>(not rejected)" in page
+    assert f"<li>{second} <span class=without>(equivalent here)" in page
+    assert "mutants 1/3 (1 equivalent here)" in page
+    assert "These do not hold" in page
 
 
 def test_every_claim_has_its_anchor_statement_and_sources(page: str) -> None:
@@ -63,7 +122,7 @@ def test_a_failing_claim_is_shown_as_failing(verdicts: list[Verdict]) -> None:
     page = report.render([broken], [], [], {})
     assert "0 of 1" in page
     assert "V=2: 17 times the tolerance" in page
-    assert 'class="claim fails"' in page
+    assert 'class="claim fails identity"' in page
 
 
 def test_an_interrupted_write_leaves_the_earlier_page(

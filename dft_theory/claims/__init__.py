@@ -5,6 +5,7 @@ from dft_theory.claims import (
     logit_gradient,
     optimizers,
     policy_gradient,
+    population_optima,
     rectification,
     relatives,
     sequences,
@@ -24,6 +25,7 @@ CLAIMS: tuple[Claim, ...] = (
     *optimizers.CLAIMS,
     *relatives.CLAIMS,
     *gradient_flow.CLAIMS,
+    *population_optima.CLAIMS,
 )
 
 claims: Registry[Claim] = Registry("claim", CLAIMS)

@@ -153,7 +153,7 @@ def _read(
 
 def _snapshot(name: str, *, revision: str) -> Path:
     """The folder of a hub model at one commit: settings and safetensors, no pickles and no code."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     try:
         folder = snapshot_download(
@@ -161,6 +161,8 @@ def _snapshot(name: str, *, revision: str) -> Path:
             revision=revision,
             allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
             ignore_patterns=["*/*"],
+            # Said explicitly: some versions ask the hub for a file list although they are offline.
+            local_files_only=constants.HF_HUB_OFFLINE,
         )
     except OSError as error:
         raise MissingModelError(

@@ -171,21 +171,21 @@ class TestSmolLM2:
 
     def test_plain_english_has_the_perplexity_of_a_working_model(self, smollm2):
         plain = perplexity(smollm2.model, smollm2.tokenizer, PARAGRAPHS)
-        mixed = [" ".join(sorted(text.split())) for text in PARAGRAPHS]
+        mixed = [" ".join(sorted(text.split())) for text in PARAGRAPHS[:1]]
         assert 10 < plain < 40
         assert perplexity(smollm2.model, smollm2.tokenizer, mixed) > 10 * plain
 
     def test_greedy_answers_are_sensible_and_stop_at_the_end_of_the_turn(self, smollm2):
         questions = ["What is the capital of France?", "Say hello."]
         end = smollm2.tokenizer.eos_token_id
-        paris, hello = greedy(smollm2, questions, limit=40)
+        paris, hello = greedy(smollm2, questions, limit=32)
         assert "Paris" in smollm2.tokenizer.decode(paris)
         assert "Hello" in smollm2.tokenizer.decode(hello)
         assert end in paris
         assert set(paris[paris.index(end) :]) == {end}  # nothing but padding behind it
-        (alone,) = greedy(smollm2, questions[:1], limit=40)
+        (alone,) = greedy(smollm2, questions[:1], limit=32)
         assert alone[-1] == end
-        assert len(alone) < 40
+        assert len(alone) < 32
         assert paris[: len(alone)] == alone  # padding on the left changes no answer
 
     def test_the_next_load_reads_the_verified_copy_and_never_the_package(self, monkeypatch):

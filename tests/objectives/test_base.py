@@ -1,0 +1,288 @@
+"""Every objective: the gradient that its surrogate, and its potential, really have."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch.testing import assert_close
+
+from dft_theory.logprobs import IGNORE_INDEX, TokenStats, token_stats
+from dft_theory.objectives import (
+    OBJECTIVES,
+    MicrobatchTokenMean,
+    Objective,
+    SequenceMean,
+    SumOver,
+    TokenMean,
+    dft,
+    floored,
+    mixed,
+    objectives,
+    power,
+    sft,
+    thresholded,
+)
+
+ALL = (*OBJECTIVES, power(0.0), power(1.5), mixed(0.0), mixed(1.0), floored(1.0), thresholded(1.0))
+SELF_CONTAINED = tuple(o for o in OBJECTIVES if not o.needs)
+WITH_POTENTIAL = tuple(o for o in SELF_CONTAINED if o.potential is not None)
+LIMITS = [(o, limit) for o in OBJECTIVES for limit in o.limits]
+REDUCTIONS = (SumOver(), TokenMean(), SequenceMean(), MicrobatchTokenMean(2))
+
+# The weight of each target token from the probabilities p of one response's target tokens,
+# written down again from the papers, in numpy.
+WEIGHTS = {
+    "sft": np.ones_like,
+    "dft": lambda p: p,
+    "dft-sequence": lambda p: np.full_like(p, p.prod()),
+    "dft-geometric": lambda p: np.full_like(p, p.prod() ** (1 / max(p.size, 1))),
+    "power-0.5": np.sqrt,
+    "power-2": lambda p: p * p,
+    "floored-0.1": lambda p: np.maximum(p, 0.1),
+    "thresholded-above-0.2": lambda p: np.where(p >= 0.2, 1.0, 0.0),
+    "thresholded-below-0.2": lambda p: np.where(p <= 0.2, 1.0, 0.0),
+    "mixed-0.5": lambda p: (p + 1) / 2,
+}
+
+
+def name(o: Objective) -> str:
+    return o.name
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@st.composite
+def batches(draw: st.DrawFn, *, impossible: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `[B, T, V]` and ragged unshifted labels `[B, T]`."""
+    shape = draw(st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(2, 4)))
+    special = [0.0, 0.0, 1.0, -60.0, 60.0] + ([-np.inf] if impossible else [])
+    elements = st.one_of(st.floats(-6, 6), st.sampled_from(special))
+    logits = draw(arrays(np.float64, shape, elements=elements))
+    logits[np.isneginf(logits).all(-1)] = 0.0
+    label = st.one_of(st.integers(0, shape[-1] - 1), st.just(IGNORE_INDEX))
+    labels = draw(arrays(np.int64, shape[:2], elements=label))
+    # 0.2 is reached exactly by ties of five: a threshold is decided by rounding there.
+    assume(not np.any(np.abs(softmax(logits) - 0.2) < 1e-9))
+    return logits, labels
+
+
+def reference(logits: np.ndarray, labels: np.ndarray, weight) -> np.ndarray:
+    """Gradient of -sum_t w_t log pi(y_t) in the logits: -w (e_y - pi), row by row."""
+    expected = np.zeros_like(logits)
+    pi = softmax(logits)
+    for b in range(len(labels)):
+        at = [t for t in range(1, labels.shape[1]) if labels[b, t] != IGNORE_INDEX]
+        p = np.array([pi[b, t - 1, labels[b, t]] for t in at])
+        for t, w in zip(at, weight(p) if at else (), strict=True):
+            expected[b, t - 1] = -w * (np.eye(logits.shape[-1])[labels[b, t]] - pi[b, t - 1])
+    return expected
+
+
+def gradient_of(value, logits: np.ndarray, labels: np.ndarray, reduction) -> np.ndarray:
+    z = torch.tensor(logits, requires_grad=True)
+    loss = value(token_stats(z, torch.tensor(labels)), reduction=reduction)
+    return torch.autograd.grad(loss, z)[0].numpy()
+
+
+# --- the gradient -------------------------------------------------------------------------------
+
+
+def test_every_weight_written_here_is_of_a_registered_objective():
+    assert set(WEIGHTS) <= set(objectives)
+
+
+@pytest.mark.parametrize("known", sorted(WEIGHTS))
+@given(batches(impossible=True))
+def test_surrogate_gradient_is_minus_sum_of_weight_times_grad_log_pi(known, batch):
+    found = gradient_of(objectives[known].surrogate, *batch, SumOver())
+    assert_close(found, reference(*batch, WEIGHTS[known]), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("objective", SELF_CONTAINED, ids=name)
+@given(batches())
+def test_surrogate_gradient_uses_the_weight_that_the_objective_declares(objective, batch):
+    def weight(p: np.ndarray) -> np.ndarray:
+        logp = torch.tensor(p).log().unsqueeze(0)
+        t = TokenStats(logp=logp, mask=torch.ones_like(logp, dtype=torch.bool))
+        return objective.weight(t).expand_as(logp)[0].numpy()
+
+    found = gradient_of(objective.surrogate, *batch, SumOver())
+    assert_close(found, reference(*batch, weight), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("objective", WITH_POTENTIAL, ids=name)
+@given(batches(impossible=True), st.sampled_from(REDUCTIONS))
+def test_potential_gradient_is_surrogate_gradient_with_ragged_masks_too(
+    objective, batch, reduction
+):
+    surrogate = gradient_of(objective.surrogate, *batch, reduction)
+    potential = gradient_of(objective.potential_value, *batch, reduction)
+    assert_close(potential, surrogate, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("objective", ALL, ids=name)
+def test_at_probability_zero_gradients_are_finite_and_equal_and_no_value_is_nan(objective):
+    logits = np.array([[[0.0, -np.inf, 1.0], [0.3, 0.1, 0.0], [0.0, 0.0, 0.0]]])
+    labels = np.array([[IGNORE_INDEX, 1, 2]])
+    surrogate = gradient_of(objective.surrogate, logits, labels, SumOver())
+    potential = gradient_of(objective.potential_value, logits, labels, SumOver())
+    assert np.isfinite(surrogate).all()
+    assert_close(potential, surrogate, rtol=1e-12, atol=1e-12)
+    stats = token_stats(torch.tensor(logits), torch.tensor(labels))
+    assert not objective.surrogate(stats, reduction=SumOver()).isnan()
+    assert not objective.potential_value(stats, reduction=SumOver()).isnan()
+
+
+def smooth_case() -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities of about 0.05 to 0.6, away from the kinks of gates at 0.1 and 0.2."""
+    g = torch.Generator().manual_seed(3)
+    return torch.randn(2, 4, 5, dtype=torch.float64, generator=g), torch.tensor(
+        [[IGNORE_INDEX, 1, 0, 4], [IGNORE_INDEX, IGNORE_INDEX, 2, 3]]
+    )
+
+
+def passes_gradcheck(value, logits: torch.Tensor, labels: torch.Tensor) -> bool:
+    return torch.autograd.gradcheck(
+        lambda z: value(token_stats(z, labels), reduction=TokenMean()),
+        (logits.clone().requires_grad_(),),
+        raise_exception=False,
+    )
+
+
+@pytest.mark.parametrize("objective", WITH_POTENTIAL, ids=name)
+def test_gradcheck_of_the_potential_passes(objective):
+    assert passes_gradcheck(objective.potential_value, *smooth_case())
+
+
+@pytest.mark.parametrize("objective", SELF_CONTAINED, ids=name)
+def test_gradcheck_of_the_surrogate_fails_exactly_where_the_weight_varies(objective):
+    logits, labels = smooth_case()
+    here, there = (objective.weight(token_stats(z, labels)) for z in (logits, 1.001 * logits))
+    constant = torch.equal(here, there)
+    assert passes_gradcheck(objective.surrogate, logits, labels) == constant
+
+
+def test_gradcheck_of_the_surrogate_of_dft_fails_and_of_sft_passes():
+    assert not passes_gradcheck(dft.surrogate, *smooth_case())
+    assert passes_gradcheck(sft.surrogate, *smooth_case())
+
+
+def test_without_the_stop_gradient_the_surrogate_of_dft_has_another_gradient(monkeypatch):
+    logits, labels = (x.numpy() for x in smooth_case())
+    held = gradient_of(dft.surrogate, logits, labels, SumOver())
+    monkeypatch.setattr(TokenStats, "detach", lambda self: self)
+    moving = gradient_of(dft.surrogate, logits, labels, SumOver())
+    p = softmax(logits)
+    extra = np.zeros_like(held)  # d(-p log p) = -(1 + log p) dp: the term -log p dp too many
+    for b, t in zip(*np.nonzero(labels[:, 1:] != IGNORE_INDEX), strict=True):
+        y = labels[b, t + 1]
+        q = p[b, t, y]
+        extra[b, t] = -np.log(q) * q * (np.eye(5)[y] - p[b, t])
+    assert_close(moving, held + extra, rtol=1e-10, atol=1e-12)
+    assert np.abs(extra).max() > 0.01
+
+
+# --- weights ------------------------------------------------------------------------------------
+
+GRID = torch.linspace(0.001, 1.0, 400, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("known", sorted(WEIGHTS))
+def test_weight_at_is_the_weight_of_a_one_token_response(known):
+    expected = np.concatenate([WEIGHTS[known](GRID[i : i + 1].numpy()) for i in range(len(GRID))])
+    found = objectives[known].weight_at(GRID.reshape(20, 20))
+    assert found.shape == (20, 20)
+    assert_close(found.flatten().numpy(), expected, rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize("objective", SELF_CONTAINED, ids=name)
+def test_implied_reward_is_weight_over_probability(objective):
+    assert_close(objective.implied_reward(GRID) * GRID, objective.weight_at(GRID))
+
+
+def test_the_implied_reward_of_sft_is_one_over_p_and_of_dft_is_one():
+    assert_close(sft.implied_reward(GRID), 1 / GRID)
+    assert_close(dft.implied_reward(GRID), torch.ones_like(GRID), rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize(
+    ("objective", "limit"), LIMITS, ids=[f"{o.name}-{x.parameter}-to-{x.at:g}" for o, x in LIMITS]
+)
+def test_families_tend_to_their_limits_at_the_declared_rate(objective, limit):
+    goal = objectives[limit.objective].weight_at(GRID)
+    room = limit.rate * GRID.log().abs().clamp_min(1)
+    inwards = 1 if limit.at == 0 else -1
+    gaps = []
+    for h in (1e-1, 1e-3, 1e-6):
+        gap = (limit.family(limit.at + inwards * h).weight_at(GRID) - goal).abs()
+        assert bool((gap <= h * room * (1 + 1e-6)).all())
+        gaps.append(float(gap.max()))
+    assert gaps[0] > gaps[1] > gaps[2] > 0
+
+
+@pytest.mark.parametrize("objective", [o for o in WITH_POTENTIAL if o.optimum], ids=name)
+@pytest.mark.parametrize("share", [0.55, 0.7, 0.9])
+def test_the_declared_optimum_minimises_the_population_potential(objective, share):
+    # Two tokens, data distribution (share, 1 - share): search the whole simplex.
+    p = torch.linspace(0, 1, 10_001, dtype=torch.float64)
+    mask = torch.ones(p.numel(), 1, dtype=torch.bool)
+
+    def potential(q: torch.Tensor) -> torch.Tensor:
+        return objective.potential(TokenStats(logp=q.log().unsqueeze(-1), mask=mask)).squeeze(-1)
+
+    best = p[(share * potential(p) + (1 - share) * potential(1 - p)).argmin()]
+    declared = objective.optimum(torch.tensor([share, 1 - share], dtype=torch.float64))
+    assert_close(declared.sum().item(), 1.0)
+    assert_close(declared[0], best, rtol=0.0, atol=1.1e-4)
+
+
+# --- the dataclass ------------------------------------------------------------------------------
+
+
+def test_an_objective_without_potential_has_no_value_and_says_so():
+    bare = Objective(name="bare", title="bare", weight=lambda t: torch.ones_like(t.logp))
+    stats = token_stats(torch.zeros(1, 2, 3), torch.tensor([[0, 1]]))
+    with pytest.raises(ValueError, match="bare is not the gradient of any potential"):
+        bare.potential_value(stats, reduction=SumOver())
+
+
+def test_a_missing_statistic_is_asked_for_by_name():
+    greedy = Objective(
+        name="greedy",
+        title="greedy",
+        weight=lambda t: t.entropy + t.ref_logp,
+        potential=lambda t: t.entropy,
+        needs=("entropy", "ref_logp"),
+    )
+    logits, labels = torch.zeros(1, 2, 3), torch.tensor([[0, 1]])
+    with pytest.raises(ValueError, match="greedy needs entropy, ref_logp: pass it in TokenStats"):
+        greedy.surrogate(token_stats(logits, labels), reduction=SumOver())
+    with pytest.raises(ValueError, match="greedy needs ref_logp:"):
+        greedy.potential_value(token_stats(logits, labels, needs=["entropy"]), reduction=SumOver())
+
+
+def test_the_weight_sees_detached_statistics_only():
+    seen = []
+
+    def watch(t: TokenStats) -> torch.Tensor:
+        seen.append((t.logp.requires_grad, t.entropy.requires_grad))
+        return t.entropy
+
+    watcher = Objective(name="watcher", title="watcher", weight=watch, needs=("entropy",))
+    logits = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    stats = token_stats(logits, torch.tensor([[0, 1, 2]]), needs=["entropy"])
+    watcher.surrogate(stats, reduction=SumOver()).backward()
+    assert seen == [(False, False)]
+    assert logits.grad is not None
+
+
+def test_names_titles_and_styles_tell_objectives_apart():
+    for feature in ("name", "title", "style"):
+        values = [getattr(o, feature) for o in OBJECTIVES]
+        assert len(set(values)) == len(values), feature
+    assert all(o.cite for o in OBJECTIVES)

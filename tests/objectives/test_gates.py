@@ -1,0 +1,61 @@
+"""Floors, thresholds and mixtures: hand-computed points, kinks, and bounds on the parameter."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from dft_theory.logprobs import TokenStats
+from dft_theory.objectives import dft, floored, mixed, sft, thresholded
+
+P = torch.tensor([0.05, 0.1, 0.2, 0.3, 0.9, 1.0], dtype=torch.float64)
+
+
+def potential(objective, p: torch.Tensor) -> torch.Tensor:
+    logp = p.log().unsqueeze(0)
+    t = TokenStats(logp=logp, mask=torch.ones_like(logp, dtype=torch.bool))
+    return objective.potential(t).squeeze(0)
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        (floored(0.25), [0.25, 0.25, 0.25, 0.3, 0.9, 1.0]),
+        (thresholded(0.25), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]),
+        (thresholded(0.25, "<="), [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]),
+        (mixed(0.25), [0.7625, 0.775, 0.8, 0.825, 0.975, 1.0]),
+    ],
+    ids=lambda x: getattr(x, "name", ""),
+)
+def test_weights_at_hand_computed_points(objective, expected):
+    assert_close(objective.weight_at(P), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_both_thresholds_together_are_sft_off_the_threshold():
+    above, below = thresholded(0.25), thresholded(0.25, "<=")
+    assert_close(above.weight_at(P) + below.weight_at(P), sft.weight_at(P))
+
+
+@pytest.mark.parametrize("c", [0.01, 0.2, 0.7])
+@pytest.mark.parametrize("family", [floored, thresholded])
+def test_the_potential_is_continuous_at_the_kink_and_falls_with_p(family, c):
+    at, off = torch.tensor([c * (1 - 1e-9), c * (1 + 1e-9)], dtype=torch.float64), torch.linspace(
+        0.001, 1, 500, dtype=torch.float64
+    )  # fmt: skip
+    left, right = potential(family(c), at).tolist()
+    assert_close(left, right, rtol=0.0, atol=1e-8)
+    assert bool((potential(family(c), off).diff() <= 1e-15).all())
+
+
+def test_a_floor_of_one_is_sft_and_the_ends_of_the_mixture_are_sft_and_dft():
+    assert_close(floored(1.0).weight_at(P), sft.weight_at(P))
+    assert_close(mixed(0.0).weight_at(P), sft.weight_at(P))
+    assert_close(mixed(1.0).weight_at(P), dft.weight_at(P))
+
+
+@pytest.mark.parametrize("c", [0.0, -0.1, 1.1, math.nan])
+@pytest.mark.parametrize("family", [floored, thresholded])
+def test_a_gate_that_is_no_probability_is_refused(family, c):
+    with pytest.raises(ValueError, match=r"c is a probability in \(0, 1\]"):
+        family(c)
