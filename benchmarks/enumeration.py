@@ -29,6 +29,8 @@ from torch import Tensor
 from dft_theory import enumeration
 from dft_theory.policies import AutoregressivePolicy, Policy, ToyTransformer
 from dft_theory.policies.base import with_prompt
+from dft_theory.provenance import manifest
+from dft_theory.results import write_json
 
 GIB = 2**30
 ROUNDS = 3
@@ -229,6 +231,7 @@ def main() -> None:
         child(chosen.task[0], chosen.task[1:])
         return
 
+    started = time.perf_counter()
     record: dict[str, list[dict[str, object]]] = {"compare": [], "size": []}
     print(f"torch {torch.__version__}, one thread\n")
     print("7^4 = 2401 responses         parameters  loop ms  exact ms  bare ms  loop/exact  "
@@ -270,9 +273,8 @@ def main() -> None:
             print(f"log-log slope {slope(sizes):.2f}, last decade {slope(sizes[-2:]):.2f}")
 
     if chosen.json:
-        partial = chosen.json.with_suffix(".tmp")
-        partial.write_text(json.dumps({"torch": torch.__version__, **record}, indent=1) + "\n")
-        partial.replace(chosen.json)
+        made = manifest("python benchmarks/enumeration.py", started=started)
+        write_json(chosen.json, {"manifest": made, **record})
 
 
 if __name__ == "__main__":

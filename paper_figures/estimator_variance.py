@@ -47,13 +47,13 @@ def compute() -> FigureData:
     rows: list[tuple[str | float, ...]] = []
     for c in map(tilted, np.linspace(-4, 5, 17)):
         q = (c.reward + noise.softmax(-1)) / 2  # half of the demonstrations are y*
-        square, pi = c.scores.square().sum(-1), c.held_probs[c.index]
-        across = q @ square - (q @ c.scores).square().sum()
+        square, pi = c.scores.square().sum(-1), c.held_probs[c.index].item()
+        across = (q @ square - (q @ c.scores).square().sum()).item()
         for name, (alpha, _, _) in SAMPLED.items():
             m = sampled(c, objectives[name])
-            formula = pi ** (2 * alpha) * (1 / pi - 1) * square[c.index]
-            numbers = pi, m.variance, formula, m.variance / m.mean.square().sum(), across
-            rows.append((name, *map(float, numbers)))
+            formula = pi ** (2 * alpha) * (1 / pi - 1) * square[c.index].item()
+            relative = m.variance / m.mean.square().sum().item()
+            rows.append((name, pi, m.variance, formula, relative, across))
     return FigureData(("objective", *COLUMNS), tuple(rows), {"seeds": [SEED]})
 
 

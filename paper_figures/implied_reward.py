@@ -14,7 +14,7 @@ from dft_theory.objectives import OBJECTIVES, Style, objectives
 
 def compute() -> FigureData:
     """Weight and implied reward on a logarithmic grid, for every objective that needs only p."""
-    p = torch.tensor(np.geomspace(1e-4, 1, 241))
+    p = torch.tensor(np.geomspace(1e-4, 1, 161))
     rows: list[tuple[str | float, ...]] = []
     for o in OBJECTIVES:
         if not o.needs:
@@ -42,7 +42,7 @@ def plot(data: FigureData) -> matplotlib.figure.Figure:
     """Weights, rewards and one legend; objectives that coincide at one token share a line."""
     figure, axes = style.panels(1, 2, width=style.TEXT, height=2.8, share=(True, False))
     shared: dict[bytes, list[str]] = {}
-    for name in data.unique("objective"):
+    for name in map(str, data.unique("objective")):
         weight = data.where(objective=name).column("weight")
         shared.setdefault(np.round(weight, 12).tobytes(), []).append(name)
     looks = Counter[Style]()
@@ -52,7 +52,7 @@ def plot(data: FigureData) -> matplotlib.figure.Figure:
         looks[look] += 1
         for axis, column in zip(axes[0], ("weight", "reward"), strict=True):
             (line,) = axis.plot(*map(data.where(objective=names[0]).column, ("p", column)))
-            line.set(color=look.color, ls=dashes, marker=look.marker, markevery=(3 * i, 30))
+            line.set(color=look.color, ls=dashes, marker=look.marker, markevery=(2 * i, 20))
             line.set_label(re.sub(r"p\^([\d.]+)", r"$p^{\1}$", "\n= ".join(titles)))
     labels = ("weight $w(p)$", 2), ("implied reward $w(p)/p$", 2e4)
     for axis, (label, top) in zip(axes[0], labels, strict=True):

@@ -9,7 +9,7 @@ from dft_theory.claims import population_optima as po
 from dft_theory.dynamics import escape_time
 from dft_theory.objectives import dft, power, sft
 
-NAMED = {claim.name: claim for claim in gf.CLAIMS}
+NAMED = {claim.name: claim for claim in (*gf.CLAIMS, *po.CLAIMS)}
 
 
 @pytest.fixture(scope="module")
