@@ -15,7 +15,7 @@ from dft_theory.policies.base import Policy, digits
 from dft_theory.policies.tabular import TablePolicy
 
 BUDGET = 256 * 2**20  # bytes of activations that one batch of responses may take
-BLOCK = 64  # responses whose scores are taken by one batched backward pass
+BLOCK = 16  # responses whose scores are taken by one batched backward pass
 
 
 def parameters(policy: Policy) -> tuple[Tensor, ...]:

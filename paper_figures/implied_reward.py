@@ -33,9 +33,8 @@ def expect(data: FigureData) -> None:
     dft, half, square = (table[n][2] for n in ("dft", "power-0.5", "power-2"))
     require(np.allclose(sft * p, 1, rtol=1e-12), "SFT rewards a token by 1/p")
     require(np.allclose(dft, 1, rtol=1e-12), "DFT rewards every demonstrated token by 1")
-    inside = p < 1
-    require((dft < half)[inside].all() and (half < sft)[inside].all(), "p^1/2 lies between them")
-    require((square < dft)[inside].all(), "p^2 rewards what is already likely")
+    ordered = (square < dft) & (dft < half) & (half < sft)
+    require(ordered[p < 1].all(), "p^2 < DFT < p^1/2 < SFT in the reward of an unsure token")
 
 
 def plot(data: FigureData) -> matplotlib.figure.Figure:

@@ -70,8 +70,10 @@ class Objective:
         """
         self._require(t)
         weight = self.weight(t.detach()).expand_as(t.logp)
+        # Masked positions hold logp = 0, that is p = 1, where a weight may be unbounded.
+        weight = weight.masked_fill(~t.mask, 0.0)
         terms = torch.where(weight == 0, torch.zeros_like(t.logp), -weight * t.logp)
-        return reduction(terms * t.mask, t.mask)
+        return reduction(terms, t.mask)
 
     def potential_value(self, t: TokenStats, *, reduction: Reduction) -> Tensor:
         """The potential, reduced: a loss that may be read, compared and differentiated.
@@ -81,7 +83,7 @@ class Objective:
         if self.potential is None:
             raise ValueError(f"{self.name} is not the gradient of any potential: it has no value")
         self._require(t)
-        return reduction(self.potential(t) * t.mask, t.mask)
+        return reduction(self.potential(t).masked_fill(~t.mask, 0.0), t.mask)
 
     def weight_at(self, p: Tensor) -> Tensor:
         """Weight of a one-token response of probability p, elementwise."""

@@ -61,7 +61,8 @@ def mixed(alpha: float) -> Objective:
         cite="wu2025dft",
         equation="w = alpha p + 1 - alpha",
         weight=lambda t: alpha * t.logp.exp() + (1 - alpha),
-        potential=lambda t: -alpha * t.logp.exp() - (1 - alpha) * t.logp,
+        # At alpha = 1 the second term is 0 also where logp = -inf.
+        potential=lambda t: -alpha * t.logp.exp() - ((1 - alpha) * t.logp if alpha < 1 else 0.0),
         limits=(
             Limit(parameter="alpha", at=0.0, family=mixed, objective="sft", rate=1.0),
             Limit(parameter="alpha", at=1.0, family=mixed, objective="dft", rate=1.0),

@@ -29,7 +29,8 @@ def power(alpha: float) -> Objective:
         title=f"p^{alpha:g}",
         cite="zhang2018gce",
         equation="w = p^alpha",
-        weight=lambda t: torch.exp(alpha * t.logp),
+        # At alpha = 0 the weight is 1 also where logp = -inf, and 0 * -inf is not.
+        weight=lambda t: torch.exp(alpha * t.logp) if alpha else torch.ones_like(t.logp),
         potential=potential,
         optimum=tempered if alpha < 1 else mode if alpha == 1 else None,
         # |p^a - 1| <= a |log p| and |p^a - p| <= |a - 1| |log p| for p in (0, 1].
@@ -37,5 +38,5 @@ def power(alpha: float) -> Objective:
             Limit(parameter="alpha", at=0.0, family=power, objective="sft", rate=1.0),
             Limit(parameter="alpha", at=1.0, family=power, objective="dft", rate=1.0),
         ),
-        style=Style(color="#009E73", marker="D"),
+        style=Style(color="#009E73", marker="D", linestyle="-" if alpha <= 1 else "--"),
     )
