@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from tqdm import tqdm
 
 from dft_theory import ledger, results
@@ -112,12 +113,16 @@ def _verified(names: Sequence[str], kinds: Sequence[str], *, thorough: bool) -> 
     if not chosen:
         raise ValueError("no claim matches both the names and the kind")
     verdicts = []
+    # The tensors are tiny: threads would only wait for one another, for minutes on a busy machine.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     bar = tqdm(total=len(chosen), desc="claims", disable=None, leave=False)
     for verdict in ledger.verify(chosen, ledger.scope(thorough=thorough)):
         verdicts.append(verdict)
         tqdm.write(ledger.line(verdict))
         bar.update()
     bar.close()
+    torch.set_num_threads(threads)
     return verdicts
 
 

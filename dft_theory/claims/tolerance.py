@@ -109,9 +109,13 @@ def excess(
     gap = lhs.double() - rhs.double()
     gap = gap.clamp_min(0) if relation == "<=" else gap.abs()
     # Equal infinities agree; anything else that is not finite does not.
-    gap = torch.where(lhs == rhs, torch.zeros_like(gap), gap).nan_to_num(nan=math.inf)
+    gap = torch.where(lhs == rhs, torch.zeros_like(gap), gap)
     tiny = torch.finfo(torch.float64).tiny
-    return float((gap / (allowed + tiny)).max()) if gap.numel() else 0.0
+    # A NaN anywhere, in a side, its error bar or the scale, is an infinite violation; so is an
+    # infinite allowance, under which anything would pass.
+    allowed = torch.as_tensor(allowed, dtype=torch.float64)
+    fraction = torch.where(allowed.isfinite(), gap / (allowed + tiny), torch.inf)
+    return float(fraction.nan_to_num(nan=math.inf).max()) if gap.numel() else 0.0
 
 
 def _open(side: Side) -> tuple[Tensor, Tensor]:

@@ -126,6 +126,7 @@ def test_tying_shares_the_embedding_with_the_head_and_learned_positions_add_a_ta
     assert names["rotary", False]["head.weight"].shape == (5, 8)
     assert "place.weight" not in names["rotary", True]
     assert names["learned", True]["place.weight"].shape == (32, 8)
+    assert names["rotary", True]["blocks.0.up.weight"].shape == (4 * 8, 8)
 
 
 def test_every_parameter_has_a_part_in_the_distribution():
