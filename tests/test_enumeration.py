@@ -212,7 +212,7 @@ def test_scores_are_those_of_one_backward_pass_for_each_response(policy):
 
 
 def test_scores_of_more_responses_than_a_block_are_those_of_its_parts():
-    policy = AutoregressivePolicy.random(vocab=5, length=3, seed=2)
+    policy = AutoregressivePolicy.random(vocab=7, length=3, seed=2)
     responses = policy.responses()
     assert len(responses) > BLOCK
     found = scores(policy, PROMPT, responses)

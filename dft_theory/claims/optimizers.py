@@ -73,23 +73,24 @@ class RaggedBatch:
     def __str__(self) -> str:
         return f"seed {self.seed}"
 
-    def gradient(self, reduction: Reduction) -> Tensor:
-        """Logit gradient of the DFT surrogate under a reduction, `[8, 6, 5]`."""
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Logits `[8, 6, 5]` and targets `[8, 6]` of 1 to 6 tokens each."""
         g = generator(self.seed, "ragged")
         logits = torch.randn(8, 6, 5, dtype=torch.float64, generator=g).requires_grad_(True)
         labels = torch.randint(5, (8, 6), generator=g)
         lengths = torch.randint(1, 7, (8, 1), generator=g)
         labels = labels.masked_fill(torch.arange(6) >= lengths, -100)
+        return logits, labels
+
+    def gradient(self, reduction: Reduction) -> Tensor:
+        """Logit gradient of the DFT surrogate under a reduction, `[8, 6, 5]`."""
+        logits, labels = self.draw()
         loss = dft.surrogate(target_stats(logits, labels), reduction=reduction)
         return torch.autograd.grad(loss, logits)[0]
 
     def by_hand(self) -> Tensor:
         """Backward after each micro-batch's own token mean, gradients added up and undivided."""
-        g = generator(self.seed, "ragged")
-        logits = torch.randn(8, 6, 5, dtype=torch.float64, generator=g).requires_grad_(True)
-        labels = torch.randint(5, (8, 6), generator=g)
-        lengths = torch.randint(1, 7, (8, 1), generator=g)
-        labels = labels.masked_fill(torch.arange(6) >= lengths, -100)
+        logits, labels = self.draw()
         for z, y in zip(logits.split(2), labels.split(2), strict=True):
             rows, targets = z[y != -100], y[y != -100]
             nll = nn.functional.cross_entropy(rows, targets, reduction="none")
