@@ -80,7 +80,7 @@ def token_stats(
     target; TypeError for logits that are not floating point.
     """
     _check(logits, labels, ignore_index)
-    return target_stats(*align(logits, labels), ignore_index=ignore_index, needs=needs)
+    return _stats(*align(logits, labels), ignore_index, needs)
 
 
 def target_stats(
@@ -92,6 +92,12 @@ def target_stats(
 ) -> TokenStats:
     """As `token_stats`, for logits `[B, T, V]` that already stand at their targets `[B, T]`."""
     _check(logits, targets, ignore_index)
+    return _stats(logits, targets, ignore_index, needs)
+
+
+def _stats(
+    logits: Tensor, targets: Tensor, ignore_index: int, needs: Collection[str]
+) -> TokenStats:
     mask = targets != ignore_index
     rows = upcast(logits).masked_fill(~mask.unsqueeze(-1), 0.0)
     log_probs = F.log_softmax(rows, dim=-1)
