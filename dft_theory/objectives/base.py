@@ -26,7 +26,8 @@ class Style:
 class Limit:
     """`family(value)` tends to another objective as value -> `at`: a checked statement.
 
-    `rate` bounds the distance of the weights at distance h from `at` by rate * h.
+    `rate` bounds the distance of the weights at distance h from `at` by
+    rate * h * max(1, |log p|).
     """
 
     parameter: str
