@@ -6,7 +6,7 @@ log-probabilities from here, so an error in the shift or in the mask cannot hide
 
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -19,19 +19,28 @@ IGNORE_INDEX = -100
 class TokenStats:
     """What an objective may know of each target token.
 
-    Shapes: `logp` and every optional per-token statistic `[B, T]`; `probs`, `ref_probs`
-    `[B, T, V]`; `mask` `[B, T]` bool. `logp` is in nats, float32 or wider, exactly 0 where
-    `mask` is False, and carries the gradient.
+    Shapes: `logp` and every optional per-token statistic `[B, T]`; `log_probs`, `ref_log_probs`
+    `[B, T, V]`; `sampled` `[B, T, K]` token ids; `mask` `[B, T]` bool. `logp` is in nats, float32
+    or wider, exactly 0 where `mask` is False, and carries the gradient.
+
+    `targets` are the target token ids (0 where masked), `entropy` that of pi(.|s_t) in nats,
+    `log_probs` the whole of log pi(.|s_t). `ref_*` belong to a frozen reference, usually the model
+    before training; `old_logp` to the policy of an earlier moment: the last outer step, a moving
+    average, or the end of SFT. `advantage` is a coefficient of each target token given from
+    outside: a reward, a group-normalised advantage, a mask of critical tokens. `sampled` are
+    next tokens drawn from pi(.|s_t).
     """
 
     logp: Tensor
     mask: Tensor
+    targets: Tensor | None = None
     entropy: Tensor | None = None
-    probs: Tensor | None = None
+    log_probs: Tensor | None = None
     ref_logp: Tensor | None = None
+    ref_log_probs: Tensor | None = None
     old_logp: Tensor | None = None
-    ref_probs: Tensor | None = None
     advantage: Tensor | None = None
+    sampled: Tensor | None = None
 
     def detach(self) -> Self:
         """The stop-gradient sg(.): the same numbers, constant for the optimiser."""
@@ -67,20 +76,27 @@ def token_stats(
     *,
     ignore_index: int = IGNORE_INDEX,
     needs: Collection[str] = (),
+    ref_logits: Tensor | None = None,
+    old_logits: Tensor | None = None,
 ) -> TokenStats:
     """Statistics of the target tokens of a causal language model's output.
 
     Shapes: logits `[B, T, V]`, labels `[B, T]` unshifted, `ignore_index` where there is no
-    target; the returned statistics are `[B, T-1]`. `needs` may name `entropy` and `probs`.
+    target; the returned statistics are `[B, T-1]`. `needs` may name `entropy` and `log_probs`,
+    with `ref_logits` `[B, T, V]` also `ref_logp` and `ref_log_probs`, with `old_logits` also
+    `old_logp`; `targets` are always there. What only the caller can know (`advantage`,
+    `sampled`) is added with `dataclasses.replace`.
 
     A target whose logit is -inf has logp = -inf and probability 0. Masked rows are replaced
     before the softmax, so whatever stands there (NaN, inf) reaches neither value nor gradient.
 
-    Raises: ValueError for shapes that do not fit, labels outside [0, V) or NaN/+inf logits at a
-    target; TypeError for logits that are not floating point.
+    Raises: ValueError for shapes that do not fit, labels outside [0, V), NaN/+inf logits at a
+    target or a need that cannot be computed; TypeError for logits that are not floating point.
     """
     _check(logits, labels, ignore_index)
-    return _stats(*align(logits, labels), ignore_index, needs)
+    shifted = align(logits, labels)
+    stats = _stats(*shifted, ignore_index, needs)
+    return _with_references(stats, needs, ref_logits, old_logits, labels, ignore_index)
 
 
 def target_stats(
@@ -92,7 +108,11 @@ def target_stats(
 ) -> TokenStats:
     """As `token_stats`, for logits `[B, T, V]` that already stand at their targets `[B, T]`."""
     _check(logits, targets, ignore_index)
+    _refuse(set(needs) - _COMPUTED)
     return _stats(logits, targets, ignore_index, needs)
+
+
+_COMPUTED = {"targets", "entropy", "log_probs"}
 
 
 def _stats(
@@ -101,8 +121,8 @@ def _stats(
     mask = targets != ignore_index
     rows = upcast(logits).masked_fill(~mask.unsqueeze(-1), 0.0)
     log_probs = F.log_softmax(rows, dim=-1)
-    index = targets.masked_fill(~mask, 0).unsqueeze(-1)
-    logp = log_probs.gather(-1, index).squeeze(-1).masked_fill(~mask, 0.0)
+    held = targets.masked_fill(~mask, 0).long()
+    logp = log_probs.gather(-1, held.unsqueeze(-1)).squeeze(-1).masked_fill(~mask, 0.0)
     if bool(torch.isnan(logp.detach()).any()):
         b, t = torch.isnan(logp.detach()).nonzero()[0].tolist()
         raise ValueError(
@@ -110,21 +130,56 @@ def _stats(
             "is not defined. Look at the forward pass (overflow in half precision is the usual "
             "cause); -inf is allowed and means probability 0."
         )
-    known = {"entropy", "probs"}
-    if unknown := set(needs) - known:
-        raise ValueError(
-            f"token_stats computes {sorted(known)} from logits, not {sorted(unknown)}: "
-            "build TokenStats with those fields yourself"
-        )
-    probs = log_probs.exp() if needs else None
     entropy = None
-    if probs is not None and "entropy" in needs:
+    if "entropy" in needs:
         # 0 log 0 = 0: a token of probability 0 adds nothing to the entropy.
-        plogp = torch.where(probs > 0, probs * log_probs.clamp_min(-1e30), torch.zeros_like(probs))
-        entropy = -plogp.sum(-1)
+        entropy = -(log_probs.exp() * log_probs.clamp_min(-1e30)).sum(-1)
     return TokenStats(
-        logp=logp, mask=mask, entropy=entropy, probs=probs if "probs" in needs else None
+        logp=logp,
+        mask=mask,
+        targets=held,
+        entropy=entropy,
+        log_probs=log_probs if "log_probs" in needs else None,
     )
+
+
+def _with_references(
+    stats: TokenStats,
+    needs: Collection[str],
+    ref_logits: Tensor | None,
+    old_logits: Tensor | None,
+    labels: Tensor,
+    ignore_index: int,
+) -> TokenStats:
+    """`stats` with what frozen models say of the same targets."""
+    missing = set(needs) - _COMPUTED
+    for logits, names in ((ref_logits, ("ref_logp", "ref_log_probs")), (old_logits, ("old_logp",))):
+        if logits is not None and missing & set(names):
+            _check(logits, labels, ignore_index)
+            with torch.no_grad():
+                frozen = _stats(*align(logits, labels), ignore_index, ("log_probs",))
+            values = (frozen.logp, frozen.log_probs)
+            found: dict[str, Any] = dict(zip(names, values, strict=False))
+            stats = replace(stats, **{n: found[n] for n in missing & set(names)})
+            missing -= set(names)
+    _refuse(missing)
+    return stats
+
+
+def _refuse(missing: Collection[str]) -> None:
+    """Say how to provide statistics that logits and labels do not contain."""
+    ways = {
+        "ref_logp": "pass ref_logits=",
+        "ref_log_probs": "pass ref_logits=",
+        "old_logp": "pass old_logits=",
+        "advantage": "add it with dataclasses.replace(stats, advantage=...)",
+        "sampled": "add it with dataclasses.replace(stats, sampled=...)",
+    }
+    for name in sorted(missing):
+        known = ", ".join(sorted(_COMPUTED | set(ways)))
+        raise ValueError(
+            f"logits and labels do not contain {name}: {ways.get(name, f'known are {known}')}"
+        )
 
 
 def _check(logits: Tensor, labels: Tensor, ignore_index: int) -> None:

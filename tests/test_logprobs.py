@@ -291,9 +291,36 @@ def test_integer_logits_and_floating_labels_are_type_errors():
         token_stats(torch.zeros(1, 2, 3), torch.zeros(1, 2))
 
 
-def test_an_unknown_need_is_named_beside_the_known_ones():
-    with pytest.raises(ValueError, match=r"\['entropy', 'probs'\].*\['ref_logp'\]"):
-        token_stats(torch.zeros(1, 2, 3), torch.tensor([[0, 1]]), needs=("ref_logp",))
+@pytest.mark.parametrize(
+    ("need", "way"),
+    [
+        ("ref_logp", "pass ref_logits="),
+        ("old_logp", "pass old_logits="),
+        ("advantage", r"add it with dataclasses.replace\(stats, advantage=...\)"),
+        ("tepmerature", "known are advantage, entropy, log_probs"),
+    ],
+)
+def test_a_need_that_logits_do_not_contain_is_named_with_the_way_to_provide_it(need, way):
+    with pytest.raises(ValueError, match=f"do not contain {need}: {way}"):
+        token_stats(torch.zeros(1, 2, 3), torch.tensor([[0, 1]]), needs=(need,))
+
+
+def test_frozen_models_go_through_the_same_shift_and_mask_and_carry_no_gradient():
+    g = torch.Generator().manual_seed(4)
+    now, ref, old = (torch.randn(2, 3, 5, generator=g, requires_grad=True) for _ in range(3))
+    labels = torch.tensor([[0, 1, 2], [3, IGNORE_INDEX, 0]])
+    needs = ("ref_logp", "ref_log_probs", "old_logp")
+    stats = token_stats(now, labels, needs=needs, ref_logits=ref, old_logits=old)
+    assert_close(stats.ref_logp, token_stats(ref, labels).logp)
+    assert_close(stats.old_logp, token_stats(old, labels).logp)
+    picked = stats.ref_log_probs.gather(-1, stats.targets.unsqueeze(-1)).squeeze(-1)
+    assert_close(picked.masked_fill(~stats.mask, 0.0), stats.ref_logp)
+    assert not any(x.requires_grad for x in (stats.ref_logp, stats.ref_log_probs, stats.old_logp))
+
+
+def test_targets_are_the_shifted_labels_and_0_where_masked():
+    stats = token_stats(torch.zeros(1, 4, 5), torch.tensor([[4, 3, IGNORE_INDEX, 2]]))
+    assert stats.targets.tolist() == [[3, 0, 2]]
 
 
 def test_int32_labels_give_what_int64_labels_give():
@@ -307,10 +334,10 @@ def test_int32_labels_give_what_int64_labels_give():
 
 @given(batches())
 def test_entropy_is_minus_sum_of_p_log_p_with_zero_log_zero_equal_zero(batch):
-    _, stats = stats_of(batch, needs=("entropy", "probs"))
+    _, stats = stats_of(batch, needs=("entropy", "log_probs"))
     for b, t, _ in batch.targets():
         pi = np.exp(log_softmax(batch.logits[b, t]))
-        assert_close(stats.probs[b, t].detach().numpy(), pi, rtol=1e-12, atol=1e-15)
+        assert_close(stats.log_probs[b, t].exp().detach().numpy(), pi, rtol=1e-12, atol=1e-15)
         entropy = -sum(q * math.log(q) for q in pi if q > 0)
         assert_close(stats.entropy[b, t].item(), entropy, rtol=1e-10, atol=1e-12)
 
@@ -331,18 +358,18 @@ def test_gradient_of_the_entropy_is_minus_p_times_log_p_plus_entropy(batch):
 def test_statistics_that_nobody_asked_for_are_absent():
     stats = token_stats(torch.zeros(1, 2, 3), torch.tensor([[0, 1]]))
     assert stats.entropy is None
-    assert stats.probs is None
+    assert stats.log_probs is None
 
 
 @given(batches())
 def test_detach_keeps_the_numbers_and_drops_the_graph(batch):
-    _, stats = stats_of(batch, needs=("entropy", "probs"))
+    _, stats = stats_of(batch, needs=("entropy", "log_probs"))
     held = stats.detach()
     assert torch.equal(held.logp, stats.logp)
-    assert torch.equal(held.probs, stats.probs)
+    assert torch.equal(held.log_probs, stats.log_probs)
     assert torch.equal(held.mask, stats.mask)
     assert stats.logp.requires_grad
-    assert not any(x.requires_grad for x in (held.logp, held.probs, held.entropy))
+    assert not any(x.requires_grad for x in (held.logp, held.log_probs, held.entropy))
     assert held.ref_logp is None
 
 

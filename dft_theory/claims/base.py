@@ -11,6 +11,12 @@ from dft_theory.claims.tolerance import Exact, Side, Tolerance, excess
 from dft_theory.policies import Policy
 
 Kind = Literal["identity", "inequality", "limit", "refutation"]
+Standing = Literal[
+    "holds exactly",
+    "holds under the stated assumptions",
+    "false as published",
+    "known only second-hand",
+]
 # Cases are plain frozen dataclasses of different kinds; a claim names the kind that it reads.
 Case = Any
 
@@ -51,6 +57,7 @@ class Published:
     lhs: Callable[[Case], Side] | None = None
     relation: Literal["=", "<="] = "="
     why: str = ""
+    second_hand: bool = False  # known from reviews or notes only: check the source before citing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,13 @@ class Claim:
             raise ValueError(f"claim {self.name} has no mutant: nothing shows that it can fail")
         if (self.kind == "refutation") != (self.published is not None):
             raise ValueError(f"claim {self.name}: a refutation, and only it, names what it refutes")
+
+    @property
+    def standing(self) -> Standing:
+        """The verdict that a reader is given where the check succeeds."""
+        if self.published is not None:
+            return "known only second-hand" if self.published.second_hand else "false as published"
+        return "holds under the stated assumptions" if self.assumptions else "holds exactly"
 
     def verify(self, policy: Policy | None = None, *, thorough: bool = False) -> "Verdict":
         """Check the claim on `policy`, or on the standard cases.

@@ -34,6 +34,11 @@ class WeightedToken:
         """The objective's weight at this token's probability."""
         return self.objective.weight_at(self.at.p.reshape(1))[0]
 
+    def held_constant(self) -> bool:
+        """Whether the weight does not move with the logits."""
+        z = self.at.logits.clone().requires_grad_(True)
+        return not self.objective.weight(self.at.stats(z)).requires_grad
+
     def attached(self) -> Tensor:
         """Logit gradient of -w(p) log p with the weight differentiated too, `[V]`."""
         z = self.at.logits.clone().requires_grad_(True)
@@ -48,8 +53,9 @@ def token_cases(scope: Scope) -> Sequence[TokenCase]:
 
 
 def weighted_tokens(scope: Scope) -> Sequence[WeightedToken]:
-    """Every objective at every softmax whose target is not astronomically unlikely."""
-    return [WeightedToken(o, c) for c in scope.token_cases if c.p > 1e-12 for o in OBJECTIVES]
+    """Every weight w(p) at every softmax whose target is not astronomically unlikely."""
+    chosen = [o for o in OBJECTIVES if o.is_function_of_p]
+    return [WeightedToken(o, c) for c in scope.token_cases if c.p > 1e-12 for o in chosen]
 
 
 def one(_: TokenCase) -> float:
@@ -165,9 +171,7 @@ CLAIMS = (
             Mutant(
                 "weight differentiated too",
                 lambda c: c.attached(),
-                equivalent_when=lambda c: (
-                    c.objective.name == "sft" or c.objective.name.startswith("thresholded")
-                ),
+                equivalent_when=lambda c: c.held_constant(),
                 why="a constant weight has no derivative",
             ),
             Mutant(

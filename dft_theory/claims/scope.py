@@ -4,7 +4,7 @@ Cases come smallest first, so the first failing one is the smallest.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Self
 
@@ -79,6 +79,26 @@ class PolicyCase:
         """Teacher-forced statistics of the demonstration."""
         return self.policy.stats(self.prompt, self.demo)
 
+    @property
+    def reference(self) -> Policy:
+        """A frozen policy near this one, the same for every claim."""
+        return _perturbed(self.policy, "reference", 0.3)
+
+    def rows(self, index: Tensor) -> TokenStats:
+        """Everything an objective may need of the responses `index [N]`, in the policy's graph.
+
+        Advantages alternate between 0.75 and -0.5 over the rows; one next token is sampled from
+        the reference at every position.
+        """
+        stats = self.policy.stats(
+            self.prompt,
+            self.responses[index],
+            needs=NEEDS,
+            reference=self.reference,
+            old=_perturbed(self.policy, "old", 0.1),
+        )
+        return _with_chance(stats, generator(self.index, "sampled"))
+
     def gradient(self, value: Tensor) -> Tensor:
         """Gradient of a scalar in the policy's parameters, `[D]`, keeping the graph."""
         held = enumeration.parameters(self.policy)
@@ -99,9 +119,33 @@ class PolicyCase:
         return self.gradient((coefficient * self.probs).sum())
 
 
+# What a model, its reference and its past say of a target; see `TokenStats`.
+NEEDS = ("entropy", "log_probs", "ref_logp", "ref_log_probs", "old_logp")
+
+
+@lru_cache(maxsize=256)
+def _perturbed(policy: Policy, name: str, size: float) -> Policy:
+    return policy.perturbed(size, generator(0, "perturbed", name, policy.vocab, policy.length))
+
+
+def _with_chance(stats: TokenStats, g: torch.Generator) -> TokenStats:
+    """`stats` with what neither the model nor its past decides: advantages and sampled tokens."""
+    assert stats.ref_log_probs is not None
+    sign = torch.where(torch.arange(stats.logp.shape[0]) % 2 == 0, 0.75, -0.5).to(stats.logp)
+    drawn = torch.multinomial(stats.ref_log_probs.exp().flatten(0, 1), 1, generator=g)
+    return replace(
+        stats,
+        advantage=sign.unsqueeze(-1).expand_as(stats.logp),
+        sampled=drawn.unflatten(0, stats.logp.shape),
+    )
+
+
 @dataclass(frozen=True)
 class ObjectiveCase:
-    """An objective on a policy case."""
+    """An objective on a policy case: on its demonstration, or on four responses.
+
+    Four where the objective compares responses or reads statistics of the batch.
+    """
 
     objective: Objective
     at: PolicyCase
@@ -113,6 +157,24 @@ class ObjectiveCase:
     def terms(self) -> int:
         """Number of terms in a sum over responses."""
         return self.at.terms
+
+    @cached_property
+    def index(self) -> Tensor:
+        """The responses trained on, `[1]` or `[4]`, the demonstration first."""
+        n = self.terms
+        together = self.objective.level in ("batch", "group")
+        steps = torch.tensor([0, 1, n // 2, n - 1] if together else [0])
+        return (self.at.index + steps) % n
+
+    @cached_property
+    def stats(self) -> TokenStats:
+        """Everything the objective may need, in the policy's graph."""
+        return self.at.rows(self.index)
+
+    @cached_property
+    def surrogate_gradient(self) -> Tensor:
+        """Gradient of the objective's surrogate, summed over tokens, `[D]`."""
+        return self.at.gradient(self.objective.surrogate(self.stats, reduction=SumOver()))
 
 
 @dataclass(frozen=True)
@@ -151,12 +213,30 @@ class TokenCase:
         """1 - p as the sum of the other probabilities, which does not cancel for p near 1."""
         return (self.probs * (1 - self.onehot)).sum()
 
+    @cached_property
+    def ref_logits(self) -> Tensor:
+        """Logits `[V]` of a reference near this softmax."""
+        return self.logits + 0.5 * self._noise("reference")
+
+    @cached_property
+    def old_logits(self) -> Tensor:
+        """Logits `[V]` of an earlier policy, nearer."""
+        return self.logits + 0.2 * self._noise("old")
+
+    def _noise(self, name: str) -> Tensor:
+        g = generator(self.target, name, self.label)
+        return torch.randn(self.terms, dtype=torch.float64, generator=g)
+
     def stats(self, logits: Tensor) -> TokenStats:
-        """Statistics of the target under `logits [V]`."""
+        """Everything an objective may need of the target under `logits [V]`, `[1, 1]`."""
         # A leading position that predicts the target: the shift is exercised here too.
-        rows = torch.stack([logits, torch.zeros_like(logits)]).unsqueeze(0)
+        rows, ref, old = (
+            torch.stack([z, torch.zeros_like(z)]).unsqueeze(0)
+            for z in (logits, self.ref_logits, self.old_logits)
+        )
         labels = torch.tensor([[-100, self.target]])
-        return token_stats(rows, labels)
+        stats = token_stats(rows, labels, needs=NEEDS, ref_logits=ref, old_logits=old)
+        return _with_chance(stats, generator(self.target, "sampled", self.label))
 
     def logit_gradient(self, objective: Objective) -> Tensor:
         """Gradient of the objective's surrogate in the logits, `[V]`."""

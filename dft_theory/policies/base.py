@@ -1,6 +1,8 @@
 """What a policy is here: a distribution over responses to a prompt, with two ways to read it."""
 
+import copy
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import Self
 
 import torch
@@ -35,9 +37,39 @@ class Policy(nn.Module, ABC):
     def next_logits(self, prompt: Tensor, prefixes: Tensor) -> Tensor:
         """Logits `[N, V]` of the token after each response prefix `[N, t]`, t >= 0."""
 
-    def stats(self, prompt: Tensor, responses: Tensor) -> TokenStats:
-        """Teacher-forced statistics of the response tokens, shapes `[N, P+T-1]`."""
-        return token_stats(*self.teacher_forced(prompt, responses))
+    def stats(
+        self,
+        prompt: Tensor,
+        responses: Tensor,
+        *,
+        needs: Collection[str] = (),
+        reference: "Policy | None" = None,
+        old: "Policy | None" = None,
+    ) -> TokenStats:
+        """Teacher-forced statistics of the response tokens, shapes `[N, P+T-1]`.
+
+        `needs` as in `token_stats`; `reference` and `old` are the policies behind `ref_logp`,
+        `ref_log_probs` and `old_logp`. Raises: ValueError for a need that cannot be computed.
+        """
+
+        def logits_of(policy: Policy | None) -> Tensor | None:
+            return None if policy is None else policy.teacher_forced(prompt, responses)[0]
+
+        return token_stats(
+            *self.teacher_forced(prompt, responses),
+            needs=needs,
+            ref_logits=logits_of(reference),
+            old_logits=logits_of(old),
+        )
+
+    def perturbed(self, size: float, generator: torch.Generator) -> Self:
+        """A copy whose every parameter is moved by N(0, size^2): a reference near this policy."""
+        other = copy.deepcopy(self)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                noise = torch.empty_like(parameter).normal_(0.0, size, generator=generator)
+                parameter.add_(noise)
+        return other
 
     def log_probs(self, prompt: Tensor, responses: Tensor) -> Tensor:
         """Log pi(y_t | y_<t, x) in nats of each response token, `[N, T]`."""

@@ -1,5 +1,6 @@
 """Every objective: the gradient that its surrogate, and its potential, really have."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -28,9 +29,9 @@ from dft_theory.objectives import (
 )
 
 ALL = (*OBJECTIVES, power(0.0), power(1.5), mixed(0.0), mixed(1.0), floored(1.0), thresholded(1.0))
-SELF_CONTAINED = tuple(o for o in OBJECTIVES if not o.needs)
+SELF_CONTAINED = tuple(o for o in OBJECTIVES if o.is_function_of_p)
 WITH_POTENTIAL = tuple(o for o in SELF_CONTAINED if o.potential is not None)
-LIMITS = [(o, limit) for o in OBJECTIVES for limit in o.limits]
+LIMITS = [(o, limit) for o in SELF_CONTAINED for limit in o.limits if math.isfinite(limit.at)]
 REDUCTIONS = (SumOver(), TokenMean(), SequenceMean(), MicrobatchTokenMean(2))
 
 # The weight of each target token from the probabilities p of one response's target tokens,
