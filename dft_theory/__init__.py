@@ -27,6 +27,7 @@ from dft_theory.policies import AutoregressivePolicy, Policy, TabularPolicy, Toy
 
 if TYPE_CHECKING:
     from dft_theory.claims import CLAIMS, Claim
+    from dft_theory.xrays import xray
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,7 @@ __all__ = [
     "sft",
     "thresholded",
     "token_stats",
+    "xray",
 ]
 
 
@@ -78,4 +80,8 @@ def __getattr__(name: str) -> Any:
         from dft_theory import claims
 
         return getattr(claims, name)
+    if name == "xray":
+        from dft_theory import xrays
+
+        return xrays.xray
     raise AttributeError(f"module 'dft_theory' has no attribute {name!r}")

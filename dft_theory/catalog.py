@@ -5,14 +5,18 @@ A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. R
 and compares.
 """
 
+import contextlib
+import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dft_theory import results
+from dft_theory.citations import citation
 from dft_theory.claims import CLAIMS
-from dft_theory.objectives import OBJECTIVES
+from dft_theory.claims.base import Standing
+from dft_theory.objectives import MIXTURES, OBJECTIVES, Objective
 
 EXCERPT = (
     "sft-is-policy-gradient",
@@ -22,33 +26,98 @@ EXCERPT = (
     "stop-gradient-decides-the-sign",
     "sequence-weight-underflows",
 )
+FAMILIES = {
+    "probability": "The weight is a function of the target's probability p",
+    "state": "The weight reads the whole next-token distribution",
+    "anchored": "A second pull over the vocabulary: references, smoothing, entropy",
+    "ratio": "The weight is a ratio to another policy",
+    "sampled": "Sampled or compared responses",
+}
+# Methods that are listed beside these and re-weight no token.
+ELSEWHERE = (
+    ("SIFT", "song2024sift", "masks parameters, not tokens: an optimiser wrapper"),
+    ("NEFTune", "jain2024neftune", "adds noise to the input embeddings; combines with any weight"),
+    ("Decoupled graph networks", "", "no policy over tokens: listed beside DFT by name only"),
+    ("Learned Fourier features", "", "a network architecture for value functions, no objective"),
+)
 _BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def objectives_table() -> str:
-    """One row per objective: name, weight as the literature writes it, level, potential, source."""
+    """A table for each family: what a weight reads, what it needs, what it descends, its source."""
+    return "\n\n".join(
+        f"**{heading}**\n\n{_family_table(family)}" for family, heading in FAMILIES.items()
+    )
+
+
+def _family_table(family: str) -> str:
     rows = [
-        f"| `{o.name}` | {o.title} | {o.equation} | {o.level} | "
-        f"{'yes' if o.potential else 'none'} | {o.cite} |"
+        f"| `{o.name}` | {o.title} | {_cell(o.equation)} | {reads(o)} | "
+        f"{'yes' if o.potential else 'none'} | {'known' if o.optimum else ''} | {source(o.cite)} |"
         for o in OBJECTIVES
+        if o.family == family
     ]
-    head = "| name | | equation | level | potential | source |\n|---|---|---|---|---|---|"
+    head = (
+        "| name | | weight w, target A | reads | potential | optimum | source |\n"
+        "|---|---|---|---|---|---|---|"
+    )
     return "\n".join([head, *rows])
 
 
+def _cell(text: str) -> str:
+    """Text inside a table cell: a bar would end it."""
+    return text.replace("|", "\\|")
+
+
+def reads(objective: Objective) -> str:
+    """What the weight of a token reads beyond its own probability."""
+    level = () if objective.level == "token" else (objective.level,)
+    given = (n for n in objective.needs if n != "targets")
+    return ", ".join((*level, *given)) or "p"
+
+
+def source(key: str) -> str:
+    """The work behind a key as a link, where it has a public address."""
+    if not key:
+        return ""
+    work = citation(key)
+    address = f"https://arxiv.org/abs/{work.arxiv}" if work.arxiv else work.url
+    return f"[{key}]({address})" if address else key
+
+
+def mixtures_table() -> str:
+    """One row per published hybrid: its terms as source, objective and coefficient, and remark."""
+    rows = [f"| `{m.name}` | {m.title} | {source(m.cite)} | {m.note} |" for m in MIXTURES]
+    return "\n".join(["| name | | source | remark |\n|---|---|---|---|", *rows])
+
+
+def elsewhere_table() -> str:
+    """Methods named beside these that are not the same job, and why."""
+    rows = [f"| {name} | {source(key)} | {why} |" for name, key, why in ELSEWHERE]
+    return "\n".join(["| method | source | why it has no code here |\n|---|---|---|", *rows])
+
+
 def claims_table() -> str:
-    """One row per claim: name, kind, and what it says."""
-    rows = [f"| `{c.name}` | {c.kind} | {c.title} |" for c in CLAIMS]
-    return "\n".join(["| claim | kind | in words |\n|---|---|---|", *rows])
+    """Claims by what a reader may conclude from them: name and what it says."""
+    parts = []
+    for standing in get_args(Standing):
+        group = [c for c in CLAIMS if c.standing == standing]
+        if not group:
+            continue
+        rows = [f"| `{c.name}` | {c.title} |" for c in group]
+        head = f"<summary>{len(group)} claims: {standing}</summary>\n\n| claim | |\n|---|---|"
+        parts.append("\n".join([f"<details>{head}", *rows, "\n</details>"]))
+    return "\n\n".join(parts)
 
 
 def verify_excerpt(record: Mapping[str, Any]) -> str:
     """Lines of `dft-theory verify` as the committed record has them, and its last line."""
     by_name = {row["name"]: row for row in record["claims"]}
     lines = [
-        f"{name:36s} {row['kind']:10s} {'ok ' if row['holds'] else 'NO '} {row['cases']:4d} cases  "
+        f"{name:36s} {'ok ' if row['holds'] else 'NO '} {row['cases']:4d} cases  "
         f"worst {row['worst']:.2g} of tolerance  "
-        f"mutants {row['mutants']['rejected']}/{row['mutants']['declared']} rejected"
+        f"mutants {row['mutants']['rejected']}/{row['mutants']['declared']} rejected  "
+        f"{row['verdict']}"
         for name, row in ((name, by_name[name]) for name in EXCERPT)
     ]
     rows = record["claims"]
@@ -101,6 +170,36 @@ def real_model(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     )
 
 
+def example(readme: str) -> str:
+    """What README's faulty loss prints: its code, run here; checks that are ok are left out."""
+    (code,) = (c for c in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "my_dft" in c)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), {"__name__": "my_losses"})
+    kept = [x for x in printed.getvalue().splitlines() if not x.startswith(("ok ", "n.a. "))]
+    text = re.sub(r" \(\d+\.\d s\)", "", "\n".join(kept))
+    return f"```\n{text}\n```"
+
+
+def peers(record: Mapping[str, Any]) -> str:
+    """Which implementations conform, and what is wrong with the others, by diagnosis."""
+    rows = record["peers"]
+    good = [r for r in rows if r["verdict"] == "conforms"]
+    packages = {r["package"] for r in rows}
+    lines = [
+        f"{len(rows)} implementations in {len(packages)} packages were loaded and run; "
+        f"{len(good)} conform: {_named(good)}. The others, by what is wrong:\n"
+    ]
+    faults = dict.fromkeys(d for r in rows for d in r["diagnosis"])
+    for fault in sorted(faults, key=lambda f: -sum(f in r["diagnosis"] for r in rows)):
+        lines.append(f"- {fault}: {_named([r for r in rows if fault in r['diagnosis']])}")
+    return "\n".join(lines)
+
+
+def _named(rows: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{r['name']} ({r['version']})" for r in rows)
+
+
 def benchmark(record: Mapping[str, Any]) -> str:
     """Exact enumeration against a plain loop, against one bare pass, and its growth."""
     head = (
@@ -131,9 +230,13 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
     ledger = root / "experiments/results/ledger/ledger.json"
     speed = root / "experiments/results/benchmarks/enumeration.json"
     return {
+        "example": lambda: example((root / "README.md").read_text(encoding="utf-8")),
         "objectives": objectives_table,
+        "mixtures": mixtures_table,
+        "elsewhere": elsewhere_table,
         "claims": claims_table,
         "verify": lambda: verify_excerpt(results.read_json(ledger)),
+        "peers": lambda: peers(results.read_json(root / "experiments/results/peers/peers.json")),
         "benchmark": lambda: benchmark(results.read_json(speed)),
         "real-model": lambda: real_model(
             results.read_json(run / "summary.json"), results.read_json(run / "manifest.json")

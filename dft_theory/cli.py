@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
-from dft_theory import ledger, results
+from dft_theory import ledger, results, specs, testing
 from dft_theory.claims import CLAIMS, Verdict
-from dft_theory.objectives import OBJECTIVES
+from dft_theory.objectives import OBJECTIVES, Objective, objectives
 from dft_theory.registry import UnknownNameError
+from dft_theory.xrays import xray
 
 if TYPE_CHECKING:
     from dft_theory.figures.base import Figure
@@ -45,6 +46,8 @@ def list_(options: argparse.Namespace) -> int:
                 "equation": o.equation,
                 "level": o.level,
                 "needs": list(o.needs),
+                "family": o.family,
+                "note": o.note,
                 "potential": o.potential is not None,
                 "optimum": o.optimum is not None,
                 "limits": [f"{x.parameter} -> {x.at:g} is {x.objective}" for x in o.limits],
@@ -56,6 +59,7 @@ def list_(options: argparse.Namespace) -> int:
                 "name": c.name,
                 "title": c.title,
                 "kind": c.kind,
+                "standing": c.standing,
                 "statement": c.statement,
                 "cites": list(c.cites),
                 "mutants": len(c.mutants),
@@ -81,6 +85,43 @@ def verify(options: argparse.Namespace) -> int:
     if options.json:
         results.write_json(options.json, ledger.as_json(verdicts))
     return _summary(verdicts)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Judge a loss by the objective it claims to be, or an objective by its own declarations."""
+    name = options.subject
+    subject = specs.load(name) if ":" in name else objectives[name]
+    if isinstance(subject, Objective):
+        report = testing.check_objective(subject)
+    elif not callable(subject):
+        raise ValueError(f"{name} is {type(subject).__name__}: a loss function or an Objective?")
+    elif options.claim is None:
+        raise ValueError(f"say what {name} claims to be: --as dft")
+    else:
+        report = testing.check_loss_function(
+            subject,
+            claims_to_be=objectives[options.claim],
+            reduction=testing.REDUCTIONS[options.reduction],
+        )
+    print(report)
+    if options.json:
+        results.write_json(options.json, report.as_dict())
+    return {"conforms": 0, "deviates": 1, "could not be checked": 2}[report.verdict]
+
+
+def xray_(options: argparse.Namespace) -> int:
+    """What objectives or losses do to the logits, recovered from their gradients."""
+    found = []
+    for spec in options.specs:
+        found.append(xray(spec))
+        print(found[-1], end="\n" if spec is options.specs[-1] else "\n\n")
+    if options.json:
+        results.write_json(options.json, [x.as_json() for x in found])
+    if options.draw:
+        from dft_theory.figures.xray import save
+
+        save(found, options.draw)
+    return 0
 
 
 def figures(options: argparse.Namespace) -> int:
@@ -117,12 +158,16 @@ def _verified(names: Sequence[str], kinds: Sequence[str], *, thorough: bool) -> 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     bar = tqdm(total=len(chosen), desc="claims", disable=None, leave=False)
-    for verdict in ledger.verify(chosen, ledger.scope(thorough=thorough)):
+    where = ledger.scope(thorough=thorough)
+    for verdict in ledger.verify(chosen, where):
         verdicts.append(verdict)
         tqdm.write(ledger.line(verdict))
         bar.update()
     bar.close()
     torch.set_num_threads(threads)
+    enumerated, reads = ledger.sharing(chosen, where)
+    if enumerated:
+        print(f"{enumerated} policy cases, enumerated once each, were read {reads} times")
     return verdicts
 
 
@@ -177,6 +222,19 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--thorough", action="store_true", help="more sizes, seeds and cases")
     verb.add_argument("--json", metavar="FILE", type=Path, help="write the verdicts to FILE")
     verb.set_defaults(run=verify)
+
+    verb = verbs.add_parser("check", help="judge a loss function, or an objective")
+    verb.add_argument("subject", metavar="MODULE:FUNCTION|OBJECTIVE")
+    verb.add_argument("--as", dest="claim", metavar="OBJECTIVE", help="what the loss claims to be")
+    verb.add_argument("--reduction", default="token-mean", choices=testing.REDUCTIONS)
+    verb.add_argument("--json", metavar="FILE", type=Path, help="write the report to FILE")
+    verb.set_defaults(run=check)
+
+    verb = verbs.add_parser("xray", help="what a loss does to the logits, from its gradient")
+    verb.add_argument("specs", nargs="+", metavar="OBJECTIVE|MODULE:FUNCTION")
+    verb.add_argument("--json", metavar="FILE", type=Path, help="write all findings to FILE")
+    verb.add_argument("--draw", metavar="FILE.png", type=Path, help="draw weight and reward")
+    verb.set_defaults(run=xray_)
 
     verb = verbs.add_parser("reproduce", help="verify everything, redraw figures, write the page")
     verb.add_argument("--thorough", action="store_true", help="more sizes, seeds and cases")

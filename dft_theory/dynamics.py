@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.integrate import quad, solve_ivp
 from torch import Tensor
 
+from dft_theory.logprobs import target_stats
 from dft_theory.objectives import Objective, power
 
 RTOL = 1e-10  # relative and absolute tolerance of the integrator, in logits
@@ -135,10 +136,13 @@ def separatrix(demos: Tensor, *, alpha: float) -> float:
 
 
 def velocity(objective: Objective, theta: Tensor, demos: Tensor) -> Tensor:
-    """dtheta/dt = E_{y~r}[w(p_y) (e_y - pi)]: minus the population gradient in the logits.
+    """dtheta/dt = E_{y~r}[w (e_y - pi)]: minus the population gradient in the logits.
 
     Shapes: `theta`, `demos` and the result `[V]`.
+    Raises: ValueError where the weight reads more than the next-token distribution.
     """
+    if not objective.is_function_of_p:
+        return demos @ _state_field(objective, theta)
     probs = torch.softmax(theta, -1)
     pull = demos * objective.weight_at(probs)
     return pull - probs * pull.sum()
@@ -246,6 +250,16 @@ def _field(
         return moved
 
     return field
+
+
+def _state_field(objective: Objective, theta: Tensor) -> Tensor:
+    """The field for each of the V tokens as the target, `[V, V]`."""
+    if objective.level in ("batch", "group"):
+        raise ValueError(f"{objective.name} compares tokens of a batch: it has no flow of its own")
+    vocab = theta.shape[0]
+    rows, targets = theta.expand(vocab, 1, vocab), torch.arange(vocab).unsqueeze(-1)
+    stats = target_stats(rows, targets, needs=("entropy", "log_probs"))
+    return objective.field(stats)[:, 0]
 
 
 def _log_odds(p: float) -> float:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from dft_theory.claims import CLAIMS, Claim, Scope, Verdict, claims
+from dft_theory.claims.base import Case
+from dft_theory.claims.scope import PolicyCase
 from dft_theory.provenance import manifest
 
 
@@ -45,7 +47,21 @@ def verify(chosen: Iterable[Claim], where: Scope) -> Iterator[Verdict]:
 
 def line(verdict: Verdict) -> str:
     """One line of the ledger for a terminal."""
-    return f"{verdict.claim.name:44s} {verdict.claim.kind:10s} {verdict}"
+    first, *more = str(verdict).split("\n")
+    return "\n".join([f"{verdict.claim.name:46s} {first}  {verdict.words}", *more])
+
+
+def sharing(chosen: Iterable[Claim], where: Scope) -> tuple[int, int]:
+    """Enumerated policy cases, and how often the claims read one: each is enumerated once."""
+    read = [_innermost(case) for claim in chosen for case in claim.cases(where)]
+    enumerated = [id(case) for case in read if isinstance(case, PolicyCase)]
+    return len(set(enumerated)), len(enumerated)
+
+
+def _innermost(case: Case) -> Case:
+    """The case that a case of a theme is built on, by its field `at`."""
+    inner = getattr(case, "at", None)
+    return case if inner is None else _innermost(inner)
 
 
 def as_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -55,6 +71,7 @@ def as_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
             {
                 "name": v.claim.name,
                 "kind": v.claim.kind,
+                "verdict": v.words,
                 "holds": v.holds,
                 "cases": v.cases,
                 "worst": v.worst,

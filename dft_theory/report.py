@@ -188,7 +188,7 @@ def _ledger(verdicts: Sequence[Verdict]) -> str:
 def _claim(v: Verdict) -> str:
     claim = v.claim
     verdict = "holds" if v.holds else "fails"
-    words = "corrected statement holds" if v.holds and claim.published else verdict
+    words = f"{v.words}; the corrected statement holds" if v.holds and claim.published else v.words
     bar = f'<span class=bar><span style="width:{min(v.worst, 1):.1%}"></span></span>'
     body = [f"<p>{escape(claim.note)}</p>"]
     if not v.holds:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dft_theory import provenance, report, results
+from dft_theory import catalog, provenance, report, results
 from dft_theory.claims import Verdict
 from dft_theory.figures import base
-from dft_theory.objectives import dft, objectives, sft
+from dft_theory.objectives import OBJECTIVES, dft, objectives, sft
 
 DEMONSTRATIONS = 4
 
@@ -17,9 +17,35 @@ DEMONSTRATIONS = 4
 def write_report(verdicts: Sequence[Verdict], folder: Path) -> Path:
     """Draw the figures, check the real model, and write `folder/index.html` whole."""
     figures = draw_all()
-    sections = (real_model(),)
+    sections = (*catalogue(), real_model())
     page = report.render(verdicts, figures, sections, provenance.manifest("dft-theory reproduce"))
     return results.write_text(folder / "index.html", page)
+
+
+def catalogue() -> tuple[report.Section, ...]:
+    """Every objective, a table for each family, with the remark a user should read first."""
+    columns = ("name", "", "weight w, target A", "reads", "potential", "source", "remark")
+    return tuple(
+        report.Section(
+            title=f"Catalogue: {heading[0].lower()}{heading[1:]}",
+            paragraphs=(),
+            columns=columns,
+            rows=tuple(
+                (
+                    o.name,
+                    o.title,
+                    o.equation,
+                    catalog.reads(o),
+                    "yes" if o.potential else "none",
+                    o.cite,
+                    o.note,
+                )
+                for o in OBJECTIVES
+                if o.family == family
+            ),
+        )
+        for family, heading in catalog.FAMILIES.items()
+    )
 
 
 def draw_all() -> list[report.FigureItem]:

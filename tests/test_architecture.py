@@ -55,6 +55,7 @@ def test_the_import_contracts_hold():
         ("claims/base.py", "import transformers", "only llm imports the Hugging Face stack"),
         ("objectives/sft.py", "import dft_theory.policies", "objectives see log-probabilities"),
         ("policies/base.py", "import matplotlib", "only figures draws"),
+        ("claims/base.py", "import hypothesis", "only testing imports hypothesis and pytest"),
     ],
 )
 def test_a_forbidden_import_breaks_its_contract(tmp_path, module, line, contract):

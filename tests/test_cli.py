@@ -1,6 +1,7 @@
 """The command line: what it prints, what it writes, and its exit statuses."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,66 @@ def test_a_false_claim_fails_with_its_smallest_case(
     captured = capsys.readouterr()
     assert "0 of 1 claims hold" in captured.out
     assert "V=2 scale 0, p = 0.5" in captured.err
+
+
+LOSSES = """
+import torch.nn.functional as F
+
+def loss(logits, labels, n=None, detach=True):
+    keep = labels[:, 1:] != -100
+    z = logits.double()[:, :-1].log_softmax(-1)
+    lp = z.gather(-1, labels[:, 1:].clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    p = lp.exp().detach() if detach else lp.exp()
+    return -(p * lp * keep).sum() / (keep.sum().clamp_min(1) if n is None else n)
+
+def attached(logits, labels, n=None):
+    return loss(logits, labels, n, detach=False)
+
+def unreduced(logits, labels, n=None):
+    return logits.sum(-1)
+
+not_a_loss = 3
+"""
+
+
+@pytest.fixture
+def their_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module of somebody else's in the current directory."""
+    (tmp_path / "their_losses.py").write_text(LOSSES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "their_losses", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["their_losses:loss", "--as", "dft"], 0, "conforms"),
+        (["their_losses:attached", "--as", "dft"], 1, "diagnosis: missing detach"),
+        (["their_losses:loss", "--as", "dft", "--reduction", "sum"], 1, "deviates"),
+        (["their_losses:unreduced", "--as", "dft"], 2, "reduce the per-token terms"),
+        (["dft-sequence"], 0, "conforms"),
+    ],
+)
+def test_check_says_what_a_loss_computes(their_losses, capsys, arguments, status, text) -> None:
+    assert cli.main(["check", *arguments, "--json", "found.json"]) == status
+    assert text in capsys.readouterr().out
+    found = json.loads((their_losses / "found.json").read_text())
+    assert found["verdict"] == ("conforms", "deviates", "could not be checked")[status]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["no_such_module:loss", "--as", "dft"], "no module 'no_such_module'"),
+        (["their_losses:lose", "--as", "dft"], "has no 'lose'"),
+        (["their_losses:not_a_loss", "--as", "dft"], "a loss function or an Objective"),
+        (["their_losses:loss"], "--as dft"),
+        (["their_losses:loss", "--as", "dtf"], "Did you mean dft"),
+        (["dtf"], "Did you mean dft"),
+    ],
+)
+def test_check_says_what_it_cannot_check(their_losses, capsys, arguments, text) -> None:
+    assert cli.main(["check", *arguments]) == 2
+    assert text in capsys.readouterr().err

@@ -193,6 +193,11 @@ class Verdict:
         return self.cases > 0 and not self.failing and not self.surviving and refuted
 
     @property
+    def words(self) -> str:
+        """The verdict in words: the claim's standing, or that the check failed."""
+        return self.claim.standing if self.holds else "does not hold"
+
+    @property
     def reason(self) -> str:
         """Why it does not hold, with the smallest failing case; empty where it does."""
         if not self.cases:

@@ -30,7 +30,8 @@ dft_sequence = Objective(
     style=Style(color="#882255", marker="v", linestyle="--"),
 )
 
-# One weight for the whole response: the geometric mean of its token probabilities.
+# One weight for the whole response: the geometric mean of its token probabilities. Over responses
+# of T tokens it acts as pi^(1/T), so where it ends depends on T and no optimum is declared.
 dft_geometric = Objective(
     name="dft-geometric",
     title="DFT (geometric mean)",
@@ -39,6 +40,5 @@ dft_geometric = Objective(
     level="geometric-mean",
     weight=lambda t: (t.sequence_logp() / t.lengths().clamp_min(1)).exp(),
     potential=lambda t: -torch.exp(t.sequence_logp() / t.lengths().clamp_min(1)) * t.mask,
-    optimum=dft.optimum,
     style=Style(color="#AA4499", marker="^", linestyle="-."),
 )

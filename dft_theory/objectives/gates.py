@@ -1,6 +1,7 @@
 """Weights cut or held at a probability c: floors, thresholds, and the mix of SFT and DFT."""
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -49,16 +50,23 @@ def thresholded(c: float, keep: Literal[">=", "<="] = ">=") -> Objective:
         equation="w = 1[p >= c]" if keep == ">=" else "w = 1[p <= c]",
         weight=lambda t: kept(t).to(t.logp.dtype),
         potential=lambda t: torch.where(kept(t), log_c - t.logp, torch.zeros_like(t.logp)),
+        note="Trainers that average over the kept tokens alone multiply the learning rate by "
+        "N / N_kept as well. Masking p < c alone is also published as ProFiT (2601.09195).",
         style=Style(color="#56B4E9", marker="X" if keep == ">=" else "x", linestyle=":"),
     )
 
 
 def mixed(alpha: float) -> Objective:
-    """Alpha DFT + (1 - alpha) SFT: weight alpha p + 1 - alpha."""
+    """Alpha DFT + (1 - alpha) SFT: weight alpha p + 1 - alpha.
+
+    Raises: ValueError unless 0 <= alpha <= 1.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is the share of DFT, in [0, 1], got {alpha}")
     return Objective(
         name=f"mixed-{alpha:g}",
         title=f"{alpha:g} DFT + {1 - alpha:g} SFT",
-        cite="wu2025dft",
+        cite="zhang2023mixce",
         equation="w = alpha p + 1 - alpha",
         weight=lambda t: alpha * t.logp.exp() + (1 - alpha),
         # At alpha = 1 the second term is 0 also where logp = -inf.
@@ -68,6 +76,29 @@ def mixed(alpha: float) -> Objective:
             Limit(parameter="alpha", at=1.0, family=mixed, objective="dft", rate=1.0),
         ),
         style=Style(color="#332288", marker="*", linestyle="--"),
+    )
+
+
+def mixce(eta: float) -> Objective:
+    """MixCE with ratio eta: `mixed` under its older name, weight eta + (1 - eta) p.
+
+    Raises: ValueError unless 0 <= eta <= 1.
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta is the share of the forward cross-entropy, in [0, 1], got {eta}")
+    return replace(
+        mixed(1 - eta),
+        name=f"mixce-{eta:g}",
+        title=f"MixCE, η = {eta:g}",
+        cite="zhang2023mixce",
+        equation="w = eta + (1 - eta) p",
+        limits=(
+            Limit(parameter="eta", at=0.0, family=mixce, objective="dft", rate=1.0),
+            Limit(parameter="eta", at=1.0, family=mixce, objective="sft", rate=1.0),
+        ),
+        note="The reverse cross-entropy is approximated by p on the data; with eta = 0 the "
+        "released lines are DFT's, two years earlier.",
+        style=Style(color="#332288", marker="P", linestyle="-."),
     )
 
 

@@ -12,6 +12,7 @@ def power(alpha: float) -> Objective:
     """Weight p^alpha; potential (1 - p^alpha) / alpha, the generalised cross entropy.
 
     Population optimum: r^(1/(1-alpha)) normalised for alpha < 1, the mode of r at alpha = 1.
+    Below 0 it is flatter than r, and the weight has no bound as p -> 0.
     Beyond 1 every vertex is stable and the answer depends on the start, so none is declared.
     """
 
@@ -38,5 +39,7 @@ def power(alpha: float) -> Objective:
             Limit(parameter="alpha", at=0.0, family=power, objective="sft", rate=1.0),
             Limit(parameter="alpha", at=1.0, family=power, objective="dft", rate=1.0),
         ),
-        style=Style(color="#009E73", marker="D", linestyle="-" if alpha <= 1 else "--"),
+        style=Style(
+            color="#009E73", marker="D", linestyle=":" if alpha < 0 else "-" if alpha <= 1 else "--"
+        ),
     )

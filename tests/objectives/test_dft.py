@@ -61,5 +61,24 @@ def test_the_sequence_weight_of_a_long_response_vanishes_where_the_geometric_one
 
 def test_the_optimum_is_the_mode():
     r = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
-    for objective in (dft, dft_sequence, dft_geometric):
+    for objective in (dft, dft_sequence):
         assert objective.optimum(r).tolist() == [0.0, 1.0, 0.0]
+
+
+def test_the_geometric_mean_ends_at_the_mode_for_one_token_and_not_for_two():
+    # Two responses of two tokens that differ in the first: the second has probability 1.
+    r = torch.tensor([0.6, 0.4], dtype=torch.float64)
+    p = torch.linspace(0, 1, 1001, dtype=torch.float64)
+
+    def mean_potential(tokens: int) -> torch.Tensor:
+        def potential(first: torch.Tensor) -> torch.Tensor:
+            logp = torch.zeros(len(first), tokens, dtype=torch.float64)
+            logp[:, 0] = first.log()
+            t = TokenStats(logp=logp, mask=torch.ones_like(logp, dtype=torch.bool))
+            return dft_geometric.potential(t).sum(-1)
+
+        return r[0] * potential(p) + r[1] * potential(1 - p)
+
+    assert p[mean_potential(1).argmin()] == 1
+    assert_close(p[mean_potential(2).argmin()], 0.36 / (0.36 + 0.16) + 0 * r[0], rtol=0, atol=1e-3)
+    assert dft_geometric.optimum is None

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from dft_theory.logprobs import TokenStats
-from dft_theory.objectives import dft, floored, mixed, sft, thresholded
+from dft_theory.objectives import dft, floored, mixce, mixed, sft, thresholded
 
 P = torch.tensor([0.05, 0.1, 0.2, 0.3, 0.9, 1.0], dtype=torch.float64)
 
@@ -24,6 +24,7 @@ def potential(objective, p: torch.Tensor) -> torch.Tensor:
         (floored(0.25), [0.25, 0.25, 0.25, 0.3, 0.9, 1.0]),
         (thresholded(0.25), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]),
         (thresholded(0.25, "<="), [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]),
+        (mixce(0.75), [0.7625, 0.775, 0.8, 0.825, 0.975, 1.0]),
         (mixed(0.25), [0.7625, 0.775, 0.8, 0.825, 0.975, 1.0]),
     ],
     ids=lambda x: getattr(x, "name", ""),
@@ -59,3 +60,20 @@ def test_a_floor_of_one_is_sft_and_the_ends_of_the_mixture_are_sft_and_dft():
 def test_a_gate_that_is_no_probability_is_refused(family, c):
     with pytest.raises(ValueError, match=r"c is a probability in \(0, 1\]"):
         family(c)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, math.nan])
+def test_a_share_of_dft_outside_of_zero_to_one_is_refused(alpha):
+    with pytest.raises(ValueError, match=r"alpha is the share of DFT, in \[0, 1\]"):
+        mixed(alpha)
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
+def test_a_mixing_ratio_outside_of_zero_to_one_is_refused(eta):
+    with pytest.raises(ValueError, match=r"eta is the share .* in \[0, 1\]"):
+        mixce(eta)
+
+
+def test_mixce_at_its_ends_is_dft_and_sft():
+    assert_close(mixce(0.0).weight_at(P), dft.weight_at(P))
+    assert_close(mixce(1.0).weight_at(P), sft.weight_at(P))

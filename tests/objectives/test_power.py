@@ -18,7 +18,7 @@ def potential(alpha: float, p: torch.Tensor) -> torch.Tensor:
     return power(alpha).potential(t).squeeze(-1)
 
 
-@given(st.floats(0.05, 3.0))
+@given(st.floats(-3.0, -0.05) | st.floats(0.05, 3.0))
 def test_the_potential_is_the_generalised_cross_entropy(alpha):
     assert_close(potential(alpha, P), (1 - P**alpha) / alpha)
 
@@ -35,7 +35,7 @@ def test_the_ends_of_the_family_are_sft_and_dft():
     assert_close(potential(1.0, P), 1 - P)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("alpha", [-2.0, -0.5, 0.0, 0.3, 0.5, 0.9])
 def test_the_optimum_is_the_data_distribution_sharpened_by_one_over_one_minus_alpha(alpha):
     r = torch.tensor([0.5, 0.3, 0.2, 0.0], dtype=torch.float64)
     sharp = r ** (1 / (1 - alpha))

@@ -1,0 +1,245 @@
+"""Mixtures of imitation and reinforcement, and the rules that go with them."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+from torch.testing import assert_close
+
+from dft_theory.citations import bibliography
+from dft_theory.logprobs import TokenStats, token_stats
+from dft_theory.objectives import (
+    MIXTURES,
+    SumOver,
+    TokenMean,
+    amft,
+    amft_step,
+    cgl,
+    chord_mu,
+    hint_survival,
+    hpt,
+    meta_slope,
+    mixtures,
+    prefix_advantages,
+    reinforce,
+    sft,
+    srft,
+    top_entropy,
+    uft,
+    without_conflict,
+)
+
+SUM = SumOver()
+
+
+def numbers(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def tokens(seed: int, logits: torch.Tensor) -> TokenStats:
+    """Two responses of three tokens under `logits` [2, 4, 5], with advantages 1 and -0.5."""
+    labels = torch.randint(5, (2, 4), generator=torch.Generator().manual_seed(seed))
+    stats = token_stats(logits, labels, needs=("entropy",))
+    return replace(stats, advantage=numbers(1.0, -0.5).unsqueeze(-1).expand_as(stats.logp))
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(2, 4, 5, dtype=torch.float64, generator=g, requires_grad=True)
+
+
+SOURCES = ("demonstrations", "rollouts", "hints", "continuations", "prefixes")
+
+
+def sources(logits: torch.Tensor) -> dict[str, TokenStats]:
+    return {name: tokens(seed, logits) for seed, name in enumerate(SOURCES)}
+
+
+def gradient(value: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    return torch.autograd.grad(value, logits, retain_graph=True)[0]
+
+
+# --- mixtures -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduction", [SUM, TokenMean()], ids=["sum", "mean"])
+@pytest.mark.parametrize(
+    ("mixture", "parts"),
+    [
+        (chord_mu(0.3), {("demonstrations", sft): 0.3, ("rollouts", reinforce): 0.7}),
+        (amft(0.6), {("demonstrations", sft): 0.6, ("rollouts", reinforce): 0.4}),
+        (cgl(0.2), {("demonstrations", sft): 0.2, ("rollouts", reinforce): 1.0}),
+        (uft(0.2), {("hints", sft): 0.2, ("continuations", reinforce): 1.0}),
+        (hpt(0.25, gate=0.25), {("demonstrations", sft): 1.0}),
+        (hpt(0.5, gate=0.25), {("rollouts", reinforce): 1.0}),
+    ],
+    ids=lambda x: getattr(x, "name", ""),
+)
+def test_the_gradient_is_the_published_sum(mixture, parts, reduction, logits):
+    given_tokens = sources(logits)
+    expected = sum(
+        share * gradient(objective.surrogate(given_tokens[source], reduction=reduction), logits)
+        for (source, objective), share in parts.items()
+    )
+    assert_close(gradient(mixture.surrogate(given_tokens, reduction=reduction), logits), expected)
+
+
+def test_srft_weighs_demonstrations_by_certainty_and_successes_by_uncertainty(logits):
+    demonstrated, drawn = tokens(0, logits), tokens(1, logits)
+    h = demonstrated.entropy.detach()
+    imitated = (0.5 * torch.exp(-h) + demonstrated.advantage) * demonstrated.logp
+    success = torch.where(drawn.advantage > 0, 0.1 * drawn.entropy.detach().exp(), 1.0)
+    loss = -(imitated + success * drawn.advantage * drawn.logp).sum()
+    found = srft().surrogate({"demonstrations": demonstrated, "rollouts": drawn}, reduction=SUM)
+    assert_close(gradient(found, logits), gradient(loss, logits))
+
+
+@pytest.mark.parametrize("mixture", MIXTURES, ids=lambda m: m.name)
+def test_every_registered_mixture_has_a_gradient_and_a_source(mixture, logits):
+    found = gradient(mixture.surrogate(sources(logits), reduction=SUM), logits)
+    assert float(found.abs().max()) > 0
+    assert bool(found.isfinite().all())
+    assert mixture.cite in bibliography()
+    assert mixtures[mixture.name] is mixture
+
+
+def test_the_withdrawn_paper_is_marked():
+    assert "withdrawal" in amft(0.5).note
+
+
+def test_missing_tokens_are_asked_for_unless_their_share_is_zero(logits):
+    rollouts = {"rollouts": tokens(0, logits)}
+    with pytest.raises(ValueError, match=r"chord-mu-0.5 needs tokens of demonstrations"):
+        chord_mu(0.5).surrogate(rollouts, reduction=SUM)
+    bare = {"rollouts": replace(rollouts["rollouts"], advantage=None)}
+    with pytest.raises(ValueError, match="reinforce needs advantage"):
+        chord_mu(0.0).surrogate(bare, reduction=SUM)
+    alone = reinforce.surrogate(rollouts["rollouts"], reduction=SUM)
+    assert_close(chord_mu(0.0).surrogate(rollouts, reduction=SUM), alone)
+
+
+@pytest.mark.parametrize("mu", [-0.1, 1.1, math.nan])
+@pytest.mark.parametrize("make", [chord_mu, amft])
+def test_a_share_outside_the_unit_interval_is_refused(make, mu):
+    with pytest.raises(ValueError, match=r"mu is the share of SFT, in \[0, 1\]"):
+        make(mu)
+
+
+@pytest.mark.parametrize(("accuracy", "imitates"), [(0.0, True), (0.25, True), (0.251, False)])
+def test_hpt_imitates_up_to_its_gate(accuracy, imitates):
+    assert hpt(accuracy, gate=0.25).name == ("hpt-imitating" if imitates else "hpt-exploring")
+
+
+# --- prefixes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0])
+def test_a_single_continuation_keeps_its_raw_reward(reward):
+    continued, prefix = prefix_advantages(numbers(reward), numbers(1, 0, 0, 0))
+    assert_close(continued, numbers(reward))
+    assert_close(prefix, numbers(reward - 0.25))
+    assert float(continued.min()) >= 0
+
+
+def test_several_continuations_are_normalised_by_hand():
+    continued, prefix = prefix_advantages(numbers(1, 0), numbers(1, 0, 0, 0))
+    expected = numbers(0.5, -0.5) / (math.sqrt(0.5) + 1e-6)
+    assert_close(continued, expected)
+    assert_close(prefix, (expected - 0.25) / 2)
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=8))
+def test_what_several_continuations_earn_cancels_in_the_prefix(rewards):
+    _, prefix = prefix_advantages(numbers(*rewards), numbers(1, 1, 0, 0))
+    assert_close(prefix.sum(), numbers(-0.5)[0])
+
+
+def test_only_the_most_uncertain_tokens_of_a_prefix_are_kept(logits):
+    stats = tokens(0, logits)
+    kept = top_entropy(stats, 0.5)
+    assert int(kept.mask.sum()) == 3
+    entropy = stats.entropy.detach()
+    assert float(entropy[kept.mask].min()) >= float(entropy[~kept.mask].max())
+    assert bool((kept.logp[~kept.mask] == 0).all())
+    loss = sft.surrogate(kept, reduction=SUM)
+    expected = -(stats.logp * kept.mask).sum()
+    assert_close(gradient(loss, logits), gradient(expected, logits))
+
+
+def test_masked_tokens_are_never_kept():
+    labels = torch.tensor([[0, 1, -100, -100]])
+    # The masked rows are uniform, the target's is peaked: they would have the larger entropy.
+    logits = torch.zeros(1, 4, 5, dtype=torch.float64)
+    logits[0, 0, 1] = 9.0
+    kept = top_entropy(token_stats(logits, labels, needs=("entropy",)), 1.0)
+    assert kept.mask.tolist() == [[True, False, False]]
+
+
+def test_top_entropy_refuses_what_it_cannot_rank(logits):
+    stats = tokens(0, logits)
+    for share in (0.0, 1.5):
+        with pytest.raises(ValueError, match="share is a part of the tokens"):
+            top_entropy(stats, share)
+    with pytest.raises(ValueError, match="top_entropy needs entropy"):
+        top_entropy(replace(stats, entropy=None), 0.5)
+
+
+# --- hints --------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 12), st.floats(0, 1))
+def test_hint_survival_is_scipys_and_falls_along_the_solution(length, p):
+    found = hint_survival(length, p)
+    expected = torch.from_numpy(binom.sf(range(length), length, p))
+    assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    assert all(later <= sooner + 1e-15 for sooner, later in pairwise(found.tolist()))
+
+
+def test_without_hints_nothing_is_imitated_and_with_all_everything():
+    assert hint_survival(4, 0.0).tolist() == [0, 0, 0, 0]
+    assert hint_survival(4, 1.0).tolist() == [1, 1, 1, 1]
+
+
+# --- coefficients and conflicts -----------------------------------------------------------------
+
+
+def test_the_meta_slope_on_a_quadratic_is_the_derivative():
+    # L_SFT = (x - 1)^2 / 2, L_RL = (x + 1)^2 / 2 and U = -x^2 from x = 1/2, in one dimension.
+    x, rate, mu = 0.5, 0.1, 0.3
+    imitation, reinforcement = x - 1, x + 1
+    ahead = x - rate * ((1 - mu) * reinforcement + mu * imitation)
+    slope = meta_slope(numbers(-2 * ahead), numbers(imitation), numbers(reinforcement), rate)
+    # theta' = x - rate (x + 1 - 2 mu), so dU/dmu = -2 theta' * 2 rate.
+    assert_close(float(slope), -4 * rate * (x - rate * (x + 1 - 2 * mu)))
+
+
+@pytest.mark.parametrize(
+    ("slope", "excess", "expected"),
+    [(0.0, 0.0, 0.5), (1.0, 0.0, 0.6), (0.0, -2.0, 0.1), (9.0, 0.0, 1.0), (-9.0, 0.0, 0.0)],
+)
+def test_the_share_follows_slope_and_entropy_and_is_clipped(slope, excess, expected):
+    found = amft_step(0.5, slope, excess, rate=0.1, entropy_rate=0.2)
+    assert found == pytest.approx(expected)
+
+
+@given(st.integers(0, 10_000))
+def test_a_conflict_is_projected_out_and_nothing_else(seed):
+    g = torch.Generator().manual_seed(seed)
+    imitation, reinforcement = torch.randn(2, 4, dtype=torch.float64, generator=g)
+    kept = without_conflict(imitation, reinforcement)
+    if float(imitation @ reinforcement) >= 0:
+        assert kept is imitation
+    else:
+        assert abs(float(kept @ reinforcement)) < 1e-12
+        assert_close(kept @ imitation, kept @ kept)
+        assert float(kept @ imitation) >= -1e-12
+
+
+def test_opposite_gradients_leave_nothing():
+    assert_close(without_conflict(numbers(1, -2), numbers(-2, 4)), numbers(0, 0))
