@@ -6,9 +6,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
 PEERS := .peers/.installed
+MUTATION := .mutation/.installed
 PEERS_PYTHON := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TRITON_INTERPRET=1 PYTHONPATH=.peers $(BIN)/python
 
-.PHONY: reproduce test lint figures benchmark peers clean
+.PHONY: reproduce test lint figures benchmark peers mutation clean
 
 reproduce: $(STAMP)
 	$(BIN)/dft-theory reproduce
@@ -27,6 +28,7 @@ figures: $(STAMP)
 
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/enumeration.py
+	$(BIN)/python benchmarks/objectives.py
 	$(BIN)/python benchmarks/import_time.py
 
 # What other packages compute, as PEERS.md. They take 1.5 GB of disk; nothing else needs them.
@@ -34,8 +36,12 @@ peers: $(STAMP) $(PEERS)
 	$(PEERS_PYTHON) tests/peers/table.py
 	$(PEERS_PYTHON) -m pytest -q tests/peers
 
+# How many small changes of the code do its tests and claims notice? An hour on one core.
+mutation: $(STAMP) $(MUTATION)
+	OMP_NUM_THREADS=1 PYTHONPATH=.mutation $(BIN)/python benchmarks/mutation.py
+
 clean:
-	rm -rf .venv .peers build dist report
+	rm -rf .venv .peers .mutation build dist report
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # The stamp comes last, and what an interrupted installation left behind is cleared by the next one.
@@ -76,3 +82,8 @@ $(PEERS): requirements-peers.lock requirements-peers-read.lock | $(STAMP)
 	  --no-input --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
 	  --dest .peers/wheels
 	@touch $(PEERS)
+
+$(MUTATION): requirements-mutation.lock | $(STAMP)
+	rm -rf .mutation
+	$(PIP_INSTALL) --no-deps --target .mutation -r requirements-mutation.lock
+	@touch $(MUTATION)

@@ -33,6 +33,14 @@ FAMILIES = {
     "ratio": "The weight is a ratio to another policy",
     "sampled": "Sampled or compared responses",
 }
+# The same in a word or two, for a line of links.
+SHORT = {
+    "probability": "Weights of p",
+    "state": "Weights of the state",
+    "anchored": "Anchors",
+    "ratio": "Ratios",
+    "sampled": "Samples",
+}
 # Methods that are listed beside these and re-weight no token.
 ELSEWHERE = (
     ("SIFT", "song2024sift", "masks parameters, not tokens: an optimiser wrapper"),
@@ -200,6 +208,28 @@ def _named(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{r['name']} ({r['version']})" for r in rows)
 
 
+def mutation(record: Mapping[str, Any]) -> str:
+    """How many of the small changes made to the code its tests and claims noticed, by package."""
+    lines = []
+    for name, group in record.items():
+        right, wrong = (noticed(group, side=side) for side in ("", "wrong side "))
+        line = f"- `{name}/`: {right[0]} of {right[1]} mutants noticed ({right[0] / right[1]:.0%})"
+        if wrong[1]:
+            line += (
+                f", and {wrong[0]} of {wrong[1]} inside sides that are wrong on purpose and may "
+                f"stay wrong (together {(right[0] + wrong[0]) / (right[1] + wrong[1]):.0%})"
+            )
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def noticed(group: Mapping[str, Any], *, side: str) -> tuple[int, int]:
+    """Mutants noticed and made in a group, of those whose outcome is named with `side`."""
+    outcomes = ("killed", "killed on import", "timeout", "survived")
+    count = [sum(m.get(side + o, 0) for m in group["modules"].values()) for o in outcomes]
+    return sum(count) - count[-1], sum(count)
+
+
 def benchmark(record: Mapping[str, Any]) -> str:
     """Exact enumeration against a plain loop, against one bare pass, and its growth."""
     head = (
@@ -224,6 +254,28 @@ def benchmark(record: Mapping[str, Any]) -> str:
     return "\n".join([head, *rows, growth])
 
 
+def cost(record: Mapping[str, Any]) -> str:
+    """What an objective costs beside torch's cross-entropy, and what it costs to judge one."""
+    times, judged = record["seconds"], record["judging"]
+    rows, width, vocab = record["shape"]
+    names = [n for n in times if n not in ("cross_entropy", "floor")]
+    lines = [
+        f"| `{n}` | {times[n] / times['cross_entropy']:.2f} | {times[n] / times['floor']:.1f} |"
+        for n in names
+    ]
+    head = (
+        f"| loss and logit gradient, {rows} x {width - 1} tokens, V = {vocab:,} | times torch's "
+        "`cross_entropy` | times one copy of the logits |\n|---|---|---|"
+    )
+    slowest, everything = judged["check_objective_slowest"], judged["check_objective_all"]
+    tail = (
+        f"\nTo judge: `check` of an objective takes at most {slowest:.1f} s "
+        f"({everything:.0f} s for all {len(OBJECTIVES)}), of a loss function "
+        f"{judged['check_loss_function']:.1f} s, an x-ray {judged['xray']:.1f} s."
+    )
+    return "\n".join([head, *lines, tail])
+
+
 def blocks(root: Path) -> dict[str, Callable[[], str]]:
     """Every generated part by name, from the records below `root`. Raises: RecordError."""
     run = root / "experiments/results/real-model-tokens/smollm2-135m-instruct-gsm8k-n64"
@@ -237,6 +289,9 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
         "claims": claims_table,
         "verify": lambda: verify_excerpt(results.read_json(ledger)),
         "peers": lambda: peers(results.read_json(root / "experiments/results/peers/peers.json")),
+        "cost": lambda: cost(
+            results.read_json(root / "experiments/results/benchmarks/objectives.json")
+        ),
         "benchmark": lambda: benchmark(results.read_json(speed)),
         "real-model": lambda: real_model(
             results.read_json(run / "summary.json"), results.read_json(run / "manifest.json")

@@ -3,7 +3,9 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,19 +92,21 @@ def verify(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Judge a loss by the objective it claims to be, or an objective by its own declarations."""
     name = options.subject
-    subject = specs.load(name) if ":" in name else objectives[name]
+    subject = specs.named(name)
+    if isinstance(subject, Objective) and options.claim is not None:
+        raise ValueError(f"{name} is an objective, judged by its own declarations: leave out --as")
     if isinstance(subject, Objective):
-        report = testing.check_objective(subject)
+        with _one_thread():
+            report = testing.check_objective(subject)
     elif not callable(subject):
-        raise ValueError(f"{name} is {type(subject).__name__}: a loss function or an Objective?")
+        raise ValueError(f"{name} is of type {type(subject).__name__}, no objective and no loss")
     elif options.claim is None:
         raise ValueError(f"say what {name} claims to be: --as dft")
     else:
-        report = testing.check_loss_function(
-            subject,
-            claims_to_be=objectives[options.claim],
-            reduction=testing.REDUCTIONS[options.reduction],
-        )
+        claim, reduction = objectives[options.claim], testing.REDUCTIONS[options.reduction]
+        with _one_thread():
+            report = testing.check_loss_function(subject, claims_to_be=claim, reduction=reduction)
+        report = replace(report, subject=name)
     print(report)
     if options.json:
         results.write_json(options.json, report.as_dict())
@@ -113,7 +117,8 @@ def xray_(options: argparse.Namespace) -> int:
     """What objectives or losses do to the logits, recovered from their gradients."""
     found = []
     for spec in options.specs:
-        found.append(xray(spec))
+        with _one_thread():
+            found.append(xray(spec))
         print(found[-1], end="\n" if spec is options.specs[-1] else "\n\n")
     if options.json:
         results.write_json(options.json, [x.as_json() for x in found])
@@ -149,22 +154,30 @@ def reproduce(options: argparse.Namespace) -> int:
     return status
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The tensors are tiny: threads would only wait for one another, long on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _verified(names: Sequence[str], kinds: Sequence[str], *, thorough: bool) -> list[Verdict]:
     chosen = ledger.select(names, kinds)
     if not chosen:
         raise ValueError("no claim matches both the names and the kind")
     verdicts = []
-    # The tensors are tiny: threads would only wait for one another, for minutes on a busy machine.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     bar = tqdm(total=len(chosen), desc="claims", disable=None, leave=False)
     where = ledger.scope(thorough=thorough)
-    for verdict in ledger.verify(chosen, where):
-        verdicts.append(verdict)
-        tqdm.write(ledger.line(verdict))
-        bar.update()
+    with _one_thread():
+        for verdict in ledger.verify(chosen, where):
+            verdicts.append(verdict)
+            tqdm.write(ledger.line(verdict))
+            bar.update()
     bar.close()
-    torch.set_num_threads(threads)
     enumerated, reads = ledger.sharing(chosen, where)
     if enumerated:
         print(f"{enumerated} policy cases, enumerated once each, were read {reads} times")

@@ -70,6 +70,11 @@ def upcast(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
+def finite(logp: Tensor) -> Tensor:
+    """Log p with -1e30 in place of -inf: p is still 0, and 0 log 0 is 0 instead of NaN."""
+    return logp.clamp_min(-1e30)
+
+
 def token_stats(
     logits: Tensor,
     labels: Tensor,
@@ -90,8 +95,9 @@ def token_stats(
     A target whose logit is -inf has logp = -inf and probability 0. Masked rows are replaced
     before the softmax, so whatever stands there (NaN, inf) reaches neither value nor gradient.
 
-    Raises: ValueError for shapes that do not fit, labels outside [0, V), NaN/+inf logits at a
-    target or a need that cannot be computed; TypeError for logits that are not floating point.
+    Raises: ValueError for shapes that do not fit, labels outside [0, V), logits at a target that
+    hold NaN or +inf or are all -inf, or a need that cannot be computed; TypeError for logits that
+    are not floating point.
     """
     _check(logits, labels, ignore_index)
     shifted = align(logits, labels)
@@ -113,10 +119,22 @@ def target_stats(
 
 
 _COMPUTED = {"targets", "entropy", "log_probs"}
+_UNDEFINED = (
+    "hold NaN or +inf: the log-probability is not defined. Look at the forward pass (overflow in "
+    "half precision is the usual cause); -inf is allowed and means probability 0."
+)
+_EMPTY = (
+    "are all -inf: no token is possible, so there is no distribution. Look at what masks the "
+    "vocabulary: it must leave at least one token."
+)
 
 
 def _stats(
-    logits: Tensor, targets: Tensor, ignore_index: int, needs: Collection[str]
+    logits: Tensor,
+    targets: Tensor,
+    ignore_index: int,
+    needs: Collection[str],
+    name: str = "logits",
 ) -> TokenStats:
     mask = targets != ignore_index
     rows = upcast(logits).masked_fill(~mask.unsqueeze(-1), 0.0)
@@ -125,15 +143,13 @@ def _stats(
     logp = log_probs.gather(-1, held.unsqueeze(-1)).squeeze(-1).masked_fill(~mask, 0.0)
     if bool(torch.isnan(logp.detach()).any()):
         b, t = torch.isnan(logp.detach()).nonzero()[0].tolist()
+        empty = bool(rows[b, t].isneginf().all())
         raise ValueError(
-            f"the logits of target token {t} of sequence {b} hold NaN or +inf: the log-probability "
-            "is not defined. Look at the forward pass (overflow in half precision is the usual "
-            "cause); -inf is allowed and means probability 0."
+            f"the {name} of target token {t} of sequence {b} {_EMPTY if empty else _UNDEFINED}"
         )
     entropy = None
     if "entropy" in needs:
-        # 0 log 0 = 0: a token of probability 0 adds nothing to the entropy.
-        entropy = -(log_probs.exp() * log_probs.clamp_min(-1e30)).sum(-1)
+        entropy = -(log_probs.exp() * finite(log_probs)).sum(-1)
     return TokenStats(
         logp=logp,
         mask=mask,
@@ -153,11 +169,14 @@ def _with_references(
 ) -> TokenStats:
     """`stats` with what frozen models say of the same targets."""
     missing = set(needs) - _COMPUTED
-    for logits, names in ((ref_logits, ("ref_logp", "ref_log_probs")), (old_logits, ("old_logp",))):
+    for name, logits, names in (
+        ("ref_logits", ref_logits, ("ref_logp", "ref_log_probs")),
+        ("old_logits", old_logits, ("old_logp",)),
+    ):
         if logits is not None and missing & set(names):
-            _check(logits, labels, ignore_index)
+            _check(logits, labels, ignore_index, name)
             with torch.no_grad():
-                frozen = _stats(*align(logits, labels), ignore_index, ("log_probs",))
+                frozen = _stats(*align(logits, labels), ignore_index, ("log_probs",), name)
             values = (frozen.logp, frozen.log_probs)
             found: dict[str, Any] = dict(zip(names, values, strict=False))
             stats = replace(stats, **{n: found[n] for n in missing & set(names)})
@@ -182,12 +201,12 @@ def _refuse(missing: Collection[str]) -> None:
         )
 
 
-def _check(logits: Tensor, labels: Tensor, ignore_index: int) -> None:
+def _check(logits: Tensor, labels: Tensor, ignore_index: int, name: str = "logits") -> None:
     if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+        raise TypeError(f"{name} must be floating point, got {logits.dtype}")
     if logits.dim() != 3 or labels.shape != logits.shape[:2]:
         raise ValueError(
-            "expected logits [B, T, V] and labels [B, T], got "
+            f"expected {name} [B, T, V] and labels [B, T], got "
             f"{list(logits.shape)} and {list(labels.shape)}"
         )
     if labels.is_floating_point():

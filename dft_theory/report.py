@@ -145,6 +145,7 @@ def _story(verdicts: Sequence[Verdict]) -> str:
     held = sum(v.holds for v in verdicts)
     rejected = sum(v.rejected for v in verdicts)
     false = sum(v.claim.kind == "refutation" for v in verdicts)
+    hearsay = sum(v.claim.standing == "known only second-hand" for v in verdicts)
     declared = sum(len(v.claim.mutants) for v in verdicts)
     failing = "".join(
         f'<li><a href="#{escape(v.claim.name)}">{escape(v.claim.title)}</a></li>'
@@ -163,7 +164,8 @@ def _story(verdicts: Sequence[Verdict]) -> str:
         f"<b>{rejected} of {declared}</b> wrong statements were rejected, "
         f"<b>{sum(v.cases for v in verdicts):,}</b> cases, "
         f"{sum(v.seconds for v in verdicts):.0f} seconds. "
-        f"{false} published statements are false or loose; each stands beside its correction.</p>"
+        f"{false} published statements are false or loose, {hearsay} of them known to us only "
+        "second-hand; each stands beside its correction.</p>"
         + (f"<p class=failure>These do not hold:</p><ul>{failing}</ul>" if failing else "")
     )
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from dft_theory import catalog, provenance, report, results
 from dft_theory.claims import Verdict
 from dft_theory.figures import base
-from dft_theory.objectives import OBJECTIVES, dft, objectives, sft
+from dft_theory.objectives import MIXTURES, OBJECTIVES, dft, objectives, sft
 
 DEMONSTRATIONS = 4
 
@@ -24,27 +24,33 @@ def write_report(verdicts: Sequence[Verdict], folder: Path) -> Path:
 
 def catalogue() -> tuple[report.Section, ...]:
     """Every objective, a table for each family, with the remark a user should read first."""
-    columns = ("name", "", "weight w, target A", "reads", "potential", "source", "remark")
-    return tuple(
+    return (
+        *(
+            report.Section(
+                title=catalog.SHORT[family],
+                paragraphs=(f"{heading}.",),
+                columns=("objective", "weight w, target A", "reads", "potential", "", "remark"),
+                rows=tuple(
+                    (
+                        f"{o.title} [{o.name}]",
+                        o.equation,
+                        catalog.reads(o),
+                        "yes" if o.potential else "none",
+                        o.cite,
+                        o.note,
+                    )
+                    for o in OBJECTIVES
+                    if o.family == family
+                ),
+            )
+            for family, heading in catalog.FAMILIES.items()
+        ),
         report.Section(
-            title=f"Catalogue: {heading[0].lower()}{heading[1:]}",
-            paragraphs=(),
-            columns=columns,
-            rows=tuple(
-                (
-                    o.name,
-                    o.title,
-                    o.equation,
-                    catalog.reads(o),
-                    "yes" if o.potential else "none",
-                    o.cite,
-                    o.note,
-                )
-                for o in OBJECTIVES
-                if o.family == family
-            ),
-        )
-        for family, heading in catalog.FAMILIES.items()
+            title="Hybrids",
+            paragraphs=("Demonstrations and rollouts mixed: sums of the objectives above.",),
+            columns=("mixture", "", "remark"),
+            rows=tuple((f"{m.title} [{m.name}]", m.cite, m.note) for m in MIXTURES),
+        ),
     )
 
 

@@ -35,8 +35,8 @@ def weight(objective: Objective, p: float, state: str) -> float:
 
 
 def compute() -> FigureData:
-    """Weights in both states, for every objective of the family and for SFT and DFT."""
-    shown = [o for o in OBJECTIVES if o.family == "state" and o.target is None]
+    """Weights in both states, for SFT, DFT and every token-level objective of the family."""
+    shown = [o for o in OBJECTIVES if o.family == "state" and o.level == "token"]
     rows = [
         (o.name, state, float(p), weight(o, float(p), state))
         for o in (objectives["sft"], objectives["dft"], *shown)

@@ -123,10 +123,13 @@ def test_check_says_what_a_loss_computes(their_losses, capsys, arguments, status
     [
         (["no_such_module:loss", "--as", "dft"], "no module 'no_such_module'"),
         (["their_losses:lose", "--as", "dft"], "has no 'lose'"),
-        (["their_losses:not_a_loss", "--as", "dft"], "a loss function or an Objective"),
+        (["their_losses:not_a_loss", "--as", "dft"], "of type int, no objective and no loss"),
         (["their_losses:loss"], "--as dft"),
         (["their_losses:loss", "--as", "dtf"], "Did you mean dft"),
         (["dtf"], "Did you mean dft"),
+        (["dft", "--as", "sft"], "leave out --as"),
+        (["their_losses"], "A loss is named module:function"),
+        (["their_losses.py:loss", "--as", "dft"], "name its module, as in their_losses:loss"),
     ],
 )
 def test_check_says_what_it_cannot_check(their_losses, capsys, arguments, text) -> None:

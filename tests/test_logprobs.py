@@ -283,6 +283,26 @@ def test_nan_or_inf_at_a_target_is_an_error_that_names_the_place(bad, at):
         token_stats(logits, labels)
 
 
+def test_a_row_without_a_possible_token_is_named_as_what_it_is():
+    logits = torch.zeros(1, 3, 4)
+    logits[0, 1] = -INF
+    with pytest.raises(ValueError, match=r"the logits of target token 1 .* are all -inf: no token"):
+        token_stats(logits, torch.tensor([[0, 1, 2]]))
+
+
+@pytest.mark.parametrize(
+    ("need", "which"), [("ref_logp", "ref_logits"), ("old_logp", "old_logits")]
+)
+def test_a_bad_reference_is_named(need, which):
+    labels, good = torch.tensor([[0, 1]]), torch.zeros(1, 2, 3)
+    with pytest.raises(ValueError, match=f"the {which} of target token 0 of sequence 0 hold NaN"):
+        token_stats(good, labels, needs=(need,), **{which: torch.full((1, 2, 3), NAN)})
+    with pytest.raises(ValueError, match=f"the {which} of target token 0 .* are all -inf"):
+        token_stats(good, labels, needs=(need,), **{which: torch.full((1, 2, 3), -INF)})
+    with pytest.raises(ValueError, match=rf"expected {which} \[B, T, V\]"):
+        token_stats(good, labels, needs=(need,), **{which: torch.zeros(1, 3, 3)})
+
+
 # --- wrong input --------------------------------------------------------------------------------
 
 

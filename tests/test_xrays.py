@@ -240,20 +240,29 @@ def noisy():
     return lambda z, y: not_detached(z, y) * (1 + 0.1 * next(calls))
 
 
+def fails_on_pairs(logits, labels):
+    return not_detached(logits.view(1, *logits.shape[1:]), labels)
+
+
 @pytest.mark.parametrize(
     ("loss", "says"),
     [
         (lambda z, y: F.cross_entropy(z.flatten(0, 1), y.flatten()), "labels come unshifted"),
-        (lambda z, y: -logp(z, y)[0], "not a scalar tensor"),
-        (lambda z, y: not_detached(z.detach(), y), "everything is detached"),
+        (lambda z, y: -logp(z, y)[0], "not a scalar: reduce"),
+        (lambda z, y: not_detached(z.detach(), y), "has no graph"),
         (lambda z, y: not_detached(z, y) * 0, "is 0 at every state"),
-        (lambda z, y: torch.zeros((), requires_grad=True), "does not read them"),
-        (lambda z, y: not_detached(z[:, :2], y), "raised RuntimeError on logits"),
+        (lambda z, y: torch.zeros((), requires_grad=True), "does not depend on the logits"),
+        (lambda z, y: not_detached(z[:, :2], y), "raises RuntimeError"),
         (lambda z, y: not_detached(z, y) / 0, "is not finite"),
-        (lambda z, y, n, ref_logits: not_detached(z, y), "needs ref_logits besides"),
+        (lambda z, y, n, ref_logits: not_detached(z, y), "fit neither"),
         (noisy(), "not deterministic"),
         (objectives["dpo-0.1"], "compares responses"),
-        ("dft_theory:__version__", "is a str, not"),
+        (torch.nn.CrossEntropyLoss, "is a class: name an instance"),
+        (
+            fails_on_pairs,
+            r"fails on logits \[3, 6, 8\] and labels \[3, 6\]: it raises RuntimeError",
+        ),
+        ("dft_theory:__version__", "of type str, no objective and no loss"),
     ],
 )
 def test_what_is_no_such_loss_is_refused_with_the_reason(loss, says):
@@ -269,6 +278,22 @@ def test_a_loss_of_float32_only_is_called_so():
     assert xray(narrow).nearest.name == "dft"
 
 
+def test_every_form_of_call_is_understood():
+    def of_outputs(outputs, labels, num_items_in_batch=None):
+        return library(outputs.logits, labels, num_items_in_batch)
+
+    class Loss(torch.nn.Module):
+        def forward(self, logits, labels, n):
+            return library(logits, labels, n)
+
+    def masked(logits, labels, attention_mask=None):
+        return not_detached(logits if attention_mask is None else logits * 0, labels)
+
+    assert xray(of_outputs).nearest.name == "dft"
+    assert xray(Loss()).nearest.reduction == "mean over targets"
+    assert xray(masked).nearest.name == "dft-without-stop-gradient"
+
+
 # --- command line and drawing ---------------------------------------------------------------------
 
 
@@ -282,7 +307,7 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
     assert found["relatives"][0]["name"] == "dft"
     assert drawing.read_bytes().startswith(b"\x89PNG")
     assert cli.main(argv) == 2
-    assert "raised TypeError" in capsys.readouterr().err
+    assert "fit neither (logits, labels, N) nor (logits, labels)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -311,6 +336,14 @@ def test_the_drawing_shows_curves_signs_and_references():
 def test_the_drawing_needs_a_known_ending(tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.png or \.pdf"):
         save([], tmp_path / "x.svg")
+
+
+def test_no_two_curves_of_a_drawing_look_alike():
+    x = xray("sft")
+    colours = {line.get_color() for line in draw([x] * 6).axes[0].lines}
+    assert len(colours) == 6 + 1  # and grey
+    with pytest.raises(ValueError, match="6 X-rays at most, got 7"):
+        draw([x] * 7)
 
 
 def test_an_xray_takes_seconds():

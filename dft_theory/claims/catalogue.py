@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dft_theory.claims.base import Assumption, Claim, Mutant
 from dft_theory.claims.gradient_flow import integrated, scalars
-from dft_theory.claims.scope import NEEDS, ObjectiveCase, Scope, TokenCase
+from dft_theory.claims.scope import NEEDS, ObjectiveCase, ObjectiveToken, Scope, TokenCase
 from dft_theory.claims.tolerance import Estimate, Numerical
 from dft_theory.dynamics import reach, spread, symmetric_start
 from dft_theory.logprobs import TokenStats, token_stats
@@ -28,19 +28,8 @@ from dft_theory.seeding import generator
 
 
 @dataclass(frozen=True)
-class Token:
+class Token(ObjectiveToken):
     """An objective at a single softmax, with a reference, an earlier policy and an advantage."""
-
-    objective: Objective
-    at: TokenCase
-
-    def __str__(self) -> str:
-        return f"{self.objective.name} at {self.at}"
-
-    @property
-    def terms(self) -> int:
-        """Vocabulary size."""
-        return self.at.terms
 
     @cached_property
     def stats(self) -> TokenStats:

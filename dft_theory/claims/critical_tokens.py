@@ -301,7 +301,8 @@ CLAIMS = (
             side=lambda c: c.necessary,
             cite="ruan2025cft",
             relation="<=",
-            why="critical tokens as functionally indispensable ones",
+            why="the reading that the word indispensable invites: no other token leads to success",
+            second_hand=True,
         ),
         mutants=(
             Mutant(

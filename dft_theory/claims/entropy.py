@@ -186,7 +186,7 @@ CLAIMS = (
     ),
     Claim(
         name="off-policy-data-can-score-high",
-        title="A negative centred log-likelihood does not mean off-policy data",
+        title="Off-policy data can have a positive centred log-likelihood",
         kind="refutation",
         statement=r"\mathbb{E}_{v \sim q}[\phi_v] = H(p) - H(q) - \mathrm{KL}(q \Vert p)",
         note="Three things are mixed. Data of lower entropy than the model's own score high, "
@@ -204,6 +204,7 @@ CLAIMS = (
             relation="<=",
             why="the centred log-likelihood read as a test for data that the model would not "
             "produce",
+            second_hand=True,
         ),
         mutants=(
             Mutant(

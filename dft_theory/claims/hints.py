@@ -16,7 +16,8 @@ from dft_theory.claims.rectification import token_sum
 from dft_theory.claims.scope import PolicyCase, Scope
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives import SumOver, reinforce
-from dft_theory.objectives.mixtures import hint_survival, prefix_advantages, prefix_rft, uft
+from dft_theory.objectives.mixture_rules import hint_survival, prefix_advantages
+from dft_theory.objectives.mixtures import prefix_rft, uft
 from dft_theory.policies import TabularPolicy
 
 SUM = SumOver()

@@ -22,16 +22,8 @@ from dft_theory.claims.scope import PolicyCase, Scope
 from dft_theory.claims.tolerance import Estimate, FiniteDifference
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives import SumOver, group_advantages, sft
-from dft_theory.objectives.mixtures import (
-    Mixture,
-    amft,
-    cgl,
-    chord_mu,
-    hpt,
-    meta_slope,
-    srft,
-    without_conflict,
-)
+from dft_theory.objectives.mixture_rules import meta_slope, without_conflict
+from dft_theory.objectives.mixtures import Mixture, amft, cgl, chord_mu, hpt, srft
 from dft_theory.policies import Policy
 
 DIFFERENCE = FiniteDifference()

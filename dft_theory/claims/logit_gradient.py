@@ -10,24 +10,13 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from dft_theory.claims.base import Assumption, Claim, Mutant, Published
-from dft_theory.claims.scope import Scope, TokenCase
+from dft_theory.claims.scope import ObjectiveToken, Scope, TokenCase
 from dft_theory.objectives import OBJECTIVES, Objective, SumOver, dft, sft
 
 
 @dataclass(frozen=True)
-class WeightedToken:
+class WeightedToken(ObjectiveToken):
     """An objective at a single token."""
-
-    objective: Objective
-    at: TokenCase
-
-    def __str__(self) -> str:
-        return f"{self.objective.name} at {self.at}"
-
-    @property
-    def terms(self) -> int:
-        """Vocabulary size."""
-        return self.at.terms
 
     @cached_property
     def weight(self) -> Tensor:

@@ -15,7 +15,7 @@ from torch.autograd.functional import hessian, jacobian
 from dft_theory.claims.base import Assumption, Claim, Mutant
 from dft_theory.claims.entropy import IDFT
 from dft_theory.claims.entropy_weights import cut_exponent
-from dft_theory.claims.scope import NEEDS, Scope, TokenCase
+from dft_theory.claims.scope import NEEDS, ObjectiveToken, Scope, TokenCase
 from dft_theory.logprobs import TokenStats, token_stats
 from dft_theory.objectives import OBJECTIVES, Objective, SumOver, power, sft
 from dft_theory.seeding import generator
@@ -120,19 +120,8 @@ def constant(case: Joint) -> bool:
 
 
 @dataclass(frozen=True)
-class Slope:
+class Slope(ObjectiveToken):
     """A weight at one softmax, and its slope in the logits."""
-
-    objective: Objective
-    at: TokenCase
-
-    def __str__(self) -> str:
-        return f"{self.objective.name} at {self.at}"
-
-    @property
-    def terms(self) -> int:
-        """Vocabulary size."""
-        return self.at.terms
 
     def jacobian_of(self, objective: Objective) -> Tensor:
         """Of a field, `[V, V]`."""
@@ -201,7 +190,7 @@ def cut(case: Slope) -> bool:
 
 def end(case: Slope) -> float:
     """The end at which the exponent is held."""
-    return float(cut_exponent(case.at))
+    return 2.0 if float(cut_exponent(case.at, 0.0, float("inf"))) > 1 else 0.1
 
 
 CLAIMS = (

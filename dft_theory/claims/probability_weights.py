@@ -198,7 +198,6 @@ CLAIMS = (
         name="log-of-one-minus-p-falls",
         title="log(1 - p) falls with p; -log(1 - p) rises",
         kind="refutation",
-        relation="<=",
         statement=r"\frac{d}{dp} \log(1 - p) = -\frac{1}{1 - p} \leq 0",
         note="The premise of the family is a loss that does not rise with p. The printed example "
         "has the opposite sign and would drive the demonstrated token to 0.",

@@ -5,6 +5,7 @@ L(q) of `lower_bounds`. The theorem is known here through notes only; q is as th
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -34,9 +35,28 @@ def _constant() -> Curated:
     return Curated(PolicyCase(policy, "uniform table V=3 T=2", torch.tensor([0]), 0), "uniform")
 
 
+@dataclass(frozen=True)
+class Whole(Curated):
+    """Where every response is good: P = 1, whatever the policy."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, every response good"
+
+    @property
+    def good(self) -> Tensor:
+        """All indices, `[N]`."""
+        return torch.arange(self.terms)
+
+
+@lru_cache(maxsize=4)
+def _whole(case: PolicyCase) -> Whole:
+    return Whole(case, "uniform")
+
+
 def uniform_reference(scope: Scope) -> Sequence[Curated]:
-    """Demonstrations uniform on D+: a policy constant on D+, then every policy."""
-    return [_constant(), *with_reference(tuple(one_demo_each(scope)), "uniform")]
+    """Demonstrations uniform on D+: constant on D+, of mass 1 on it, then every policy."""
+    cases = tuple(one_demo_each(scope))
+    return [_constant(), _whole(cases[0]), *with_reference(cases, "uniform")]
 
 
 def law(case: Curated) -> Tensor:
@@ -90,6 +110,12 @@ def bounds_before_training(case: Curated, divergence: Tensor) -> Tensor:
 def gap(case: Curated) -> Tensor:
     """J - L at DFT's q as reported."""
     return case.reward - bound(tilted(case), case.log_pi)
+
+
+def spread_where_tight(case: Curated) -> Tensor:
+    """Largest less smallest pi on D+ where the bound equals J, or else 0."""
+    tight = bool(gap(case).abs() < 1e-12)
+    return case.pi.max() - case.pi.min() if tight else torch.zeros_like(case.reward)
 
 
 def is_constant(case: Curated) -> bool:
@@ -185,11 +211,12 @@ CLAIMS = (
         rhs=lambda c: c.reward - 1 - c.reward.log(),
         scale=lambda c: float(1 + c.log_pi.abs().max()),
         published=Published(
-            statement=r"J - L_{\mathrm{DFT}} = 0 \iff \pi_\theta\ \mathrm{constant\ on}\ D^+",
-            lhs=lambda c: gap(c) if is_constant(c) else torch.zeros_like(c.reward),
+            statement=r"J - L_{\mathrm{DFT}} = 0 \;\Longrightarrow\; \pi_\theta\ "
+            r"\mathrm{constant\ on}\ D^+",
+            lhs=spread_where_tight,
             side=lambda c: torch.zeros_like(c.reward),
             cite="zhu2025asft",
-            why="tight only for constant pi, and looser as the policy drifts, as reported",
+            why="tight only for constant pi, as reported; with all mass on D+ it is tight for any",
             second_hand=True,
         ),
         mutants=(

@@ -246,6 +246,22 @@ class TokenCase:
 
 
 @dataclass(frozen=True)
+class ObjectiveToken:
+    """An objective at a single softmax."""
+
+    objective: Objective
+    at: TokenCase
+
+    def __str__(self) -> str:
+        return f"{self.objective.name} at {self.at}"
+
+    @property
+    def terms(self) -> int:
+        """Vocabulary size."""
+        return self.at.terms
+
+
+@dataclass(frozen=True)
 class Scope:
     """Where claims are checked: policies by name, and how thoroughly."""
 

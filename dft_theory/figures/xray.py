@@ -21,8 +21,11 @@ GREY = style.PALETTE["grey"]
 def draw(xrays: Sequence[XRay]) -> matplotlib.figure.Figure:
     """Sizes on logarithmic axes: solid where the weight is positive, dashed where negative.
 
-    Dotted verticals mark changes of sign; SFT and DFT are grey.
+    Dotted verticals mark changes of sign; SFT and DFT are grey. Raises: ValueError for more X-rays
+    than there are colours.
     """
+    if len(xrays) > len(COLOURS):
+        raise ValueError(f"a drawing holds {len(COLOURS)} X-rays at most, got {len(xrays)}")
     height = 2.6 + 0.3 * ((len(xrays) + 2) // 3)
     figure, axes = style.panels(1, 2, width=style.TEXT, height=height)
     ends = np.array([1e-6, 1.0])
@@ -33,8 +36,7 @@ def draw(xrays: Sequence[XRay]) -> matplotlib.figure.Figure:
             place = (1e-4, 1e-4**power)
             axis.annotate(name, place, side, textcoords="offset points", color=GREY)
     handles = []
-    for i, x in enumerate(xrays):
-        colour = COLOURS[i % len(COLOURS)]
+    for x, colour in zip(xrays, COLOURS, strict=False):
         for axis, values in zip(axes[0], (x.weight, x.reward), strict=True):
             _curve(axis, x, np.array(values), colour)
             for root in x.sign_changes:

@@ -15,24 +15,26 @@ from dft_theory.objectives.gem import gem
 from dft_theory.objectives.grpo import group_advantages, grpo
 from dft_theory.objectives.idft import idft
 from dft_theory.objectives.iw_sft import iw_sft
+from dft_theory.objectives.mixture_rules import (
+    amft_step,
+    hint_survival,
+    meta_slope,
+    prefix_advantages,
+    top_entropy,
+    without_conflict,
+)
 from dft_theory.objectives.mixtures import (
     MIXTURES,
     Mixture,
     Term,
     amft,
-    amft_step,
     cgl,
     chord_mu,
-    hint_survival,
     hpt,
-    meta_slope,
     mixtures,
-    prefix_advantages,
     prefix_rft,
     srft,
-    top_entropy,
     uft,
-    without_conflict,
 )
 from dft_theory.objectives.one_token_rollout import one_token_rollout
 from dft_theory.objectives.power import power

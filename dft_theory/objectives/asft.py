@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives.base import Limit, Objective, Style
+from dft_theory.objectives.parts import given
 
 
 def sft_kl(lam: float) -> Objective:
@@ -25,7 +26,7 @@ def sft_kl(lam: float) -> Objective:
         family="anchored",
         needs=("log_probs", "ref_log_probs"),
         weight=lambda t: torch.ones_like(t.logp),
-        target=lambda t: lam * _reference(t),
+        target=lambda t: lam * given(t.ref_log_probs).exp(),
         potential=lambda t: -t.logp + lam * forward_kl(t),
         optimum=lambda r, b: (r + lam * b) / (1 + lam),
         limits=(Limit(parameter="lam", at=0.0, family=sft_kl, objective="sft", rate=1.0),),
@@ -51,7 +52,7 @@ def asft(lam: float = 0.05) -> Objective:
         family="anchored",
         needs=("log_probs", "ref_log_probs"),
         weight=lambda t: t.logp.exp(),
-        target=lambda t: lam * _reference(t),
+        target=lambda t: lam * given(t.ref_log_probs).exp(),
         potential=lambda t: -t.logp.exp() + lam * forward_kl(t),
         optimum=_pulled(lam),
         limits=(Limit(parameter="lam", at=0.0, family=asft, objective="dft", rate=1.0),),
@@ -89,17 +90,11 @@ def _pulled(lam: float) -> Callable[[Tensor, Tensor], Tensor]:
     return optimum
 
 
-def _reference(t: TokenStats) -> Tensor:
-    assert t.ref_log_probs is not None
-    return t.ref_log_probs.exp()
-
-
 def forward_kl(t: TokenStats) -> Tensor:
     """KL(ref || pi) of each next-token distribution in nats, `[B, T]`; 0 log 0 = 0."""
-    assert t.log_probs is not None
-    assert t.ref_log_probs is not None
-    b = t.ref_log_probs.exp()
-    terms = b * (t.ref_log_probs - t.log_probs)
+    log_b = given(t.ref_log_probs)
+    b = log_b.exp()
+    terms = b * (log_b - given(t.log_probs))
     return torch.where(b == 0, torch.zeros_like(terms), terms).sum(-1)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
+from dft_theory.objectives.parts import given, weighted_nll
 from dft_theory.objectives.reductions import Reduction
 
 # What the weight of a token depends on: itself; its response, by a geometric mean or in full; all
@@ -55,9 +56,9 @@ class Objective:
 
     `potential(t)` returns terms `[B, T]` whose *true* gradient is the same vector; None where no
     such function exists, and then the value of the loss is not a thing being minimised.
-    `optimum(r)` maps a data distribution r `[V]` over the responses to one prompt to the
-    distribution that minimises the population objective; an anchored one takes `optimum(r, b)`
-    with the reference b `[V]`.
+    `optimum(r)` maps a data distribution r `[V]` to the one that minimises the population
+    objective: the law of the next token in one state, at level "sequence" that of the responses
+    to one prompt. An anchored objective takes `optimum(r, b)` with the reference b `[V]`.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Objective:
 
         Its value means nothing. The only stop-gradient of the package is the `detach` below.
         A token of weight 0 contributes exactly 0, also where log pi = -inf (0 log 0 = 0).
+        The scalar has the dtype of `logp`, whatever that of the weight.
 
         Raises: ValueError where a statistic named in `needs` is missing.
         """
@@ -91,11 +93,10 @@ class Objective:
         held = t.detach()
         # Masked positions hold logp = 0, that is p = 1, where a weight may be unbounded.
         weight = self.weight(held).expand_as(t.logp).masked_fill(~t.mask, 0.0)
-        terms = torch.where(weight == 0, torch.zeros_like(t.logp), -weight * t.logp)
+        terms = weighted_nll(weight, t)
         if self.target is not None:
-            assert t.log_probs is not None
-            mass = self.target(held).masked_fill(~t.mask.unsqueeze(-1), 0.0)
-            spread = torch.where(mass == 0, torch.zeros_like(mass), mass * t.log_probs)
+            mass = self.target(held).to(t.logp.dtype).masked_fill(~t.mask.unsqueeze(-1), 0.0)
+            spread = torch.where(mass == 0, torch.zeros_like(mass), mass * given(t.log_probs))
             terms = terms - spread.sum(-1)
         return reduction(terms, t.mask)
 
@@ -107,13 +108,11 @@ class Objective:
         needs. Raises: ValueError where one is missing.
         """
         self._require(t, "log_probs", "targets")
-        assert t.log_probs is not None
-        assert t.targets is not None
-        probs = t.log_probs.exp()
-        weight = self.weight(t).expand_as(t.logp).unsqueeze(-1)
-        pull = weight * torch.zeros_like(probs).scatter(-1, t.targets.unsqueeze(-1), 1.0)
+        probs = given(t.log_probs).exp()
+        weight = self.weight(t).to(probs.dtype).expand_as(t.logp).unsqueeze(-1)
+        pull = weight * torch.zeros_like(probs).scatter(-1, given(t.targets).unsqueeze(-1), 1.0)
         if self.target is not None:
-            pull = pull + self.target(t)
+            pull = pull + self.target(t).to(probs.dtype)
         moved = pull - pull.sum(-1, keepdim=True) * probs
         return moved.masked_fill(~t.mask.unsqueeze(-1), 0.0)
 
@@ -125,7 +124,8 @@ class Objective:
         if self.potential is None:
             raise ValueError(f"{self.name} is not the gradient of any potential: it has no value")
         self._require(t)
-        return reduction(self.potential(t).masked_fill(~t.mask, 0.0), t.mask)
+        terms = self.potential(t).to(t.logp.dtype).masked_fill(~t.mask, 0.0)
+        return reduction(terms, t.mask)
 
     @property
     def is_function_of_p(self) -> bool:

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dft_theory.logprobs import TokenStats
+from dft_theory.logprobs import TokenStats, finite
 from dft_theory.objectives.base import Limit, Objective, Style
+from dft_theory.objectives.parts import given
 
 NODES = 64  # of the quadrature: its slope is then the weight to 1e-14
 
@@ -74,7 +75,7 @@ deft_renyi = Objective(
 
 def _weight(t: TokenStats, alpha0: Tensor | float) -> Tensor:
     # Where no target of a batch is possible a0 = 0 too, and 0 times infinity is not the limit 1.
-    logp = t.logp.clamp_min(-1e30)
+    logp = finite(t.logp)
     return ((alpha0 + (1 - alpha0) * _cayley(logp)) * logp).exp()
 
 
@@ -88,5 +89,4 @@ def _mean_p(t: TokenStats) -> Tensor:
 
 
 def _concentration(t: TokenStats) -> Tensor:
-    assert t.log_probs is not None
-    return (2 * t.log_probs).exp().sum(-1)
+    return (2 * given(t.log_probs)).exp().sum(-1)

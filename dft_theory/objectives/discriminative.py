@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from dft_theory.logprobs import TokenStats
+from dft_theory.logprobs import TokenStats, finite
 from dft_theory.objectives.base import Objective, Style
-from dft_theory.objectives.frozen import given
+from dft_theory.objectives.parts import given
 
 
 def discriminative_ft(tau: float = 1.0, negatives: int = 2) -> Objective:
@@ -28,7 +28,7 @@ def discriminative_ft(tau: float = 1.0, negatives: int = 2) -> Objective:
                 f"rows stand in blocks of a demonstration and {negatives} negatives: their number "
                 f"is a multiple of {size}; got {t.logp.shape[0]} rows"
             )
-        drawn = given(t.ref_logp).clamp_min(-1e30).sum(-1, keepdim=True)
+        drawn = finite(given(t.ref_logp)).sum(-1, keepdim=True)
         log_u = t.sequence_logp() / tau - drawn
         # An empty row is no negative.
         log_u = log_u.masked_fill(t.lengths() == 0, -math.inf).reshape(-1, size)[:, 1:]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives.base import Objective, Style
-from dft_theory.objectives.frozen import log_ratio
+from dft_theory.objectives.parts import log_ratio
 
 
 def dpo(beta: float = 0.1) -> Objective:
@@ -50,5 +50,6 @@ def dpo(beta: float = 0.1) -> Objective:
         weight=weight,
         potential=potential,
         needs=("ref_logp",),
+        note="Only the margin counts: both probabilities may fall while the loss does.",
         style=Style(color="#6699CC", marker="v", linestyle="-"),
     )

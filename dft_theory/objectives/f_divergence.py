@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives.base import Objective, Style
-from dft_theory.objectives.frozen import log_ratio
+from dft_theory.objectives.parts import log_ratio, one_of
 
 Function = Callable[[Tensor], Tensor]
 
@@ -35,8 +35,7 @@ def f_divergence(
     Potential -phi(x), continued by a line of slope -cap. For KL the optimum is
     (r b^beta)^(1/(1+beta)) normalised, where the cap is not reached. Raises: ValueError.
     """
-    if kind not in _PHI:
-        raise ValueError(f"f_divergence knows {', '.join(_PHI)}, not {kind!r}")
+    one_of(_PHI, kind, "f_divergence")
     if not (beta > 0 and cap > 1):
         raise ValueError(f"f_divergence takes beta > 0 and cap > 1, got {beta} and {cap}")
     phi, slope, inverse = _PHI[kind]
@@ -51,9 +50,10 @@ def f_divergence(
         inside = x.clamp_min(floor)
         return -phi(inside) - cap * (x - inside)
 
+    other = cap != 10.0
     return Objective(
-        name=f"f-divergence-{kind}-{beta:g}",
-        title=f"f-divergence SFT ({kind}, β = {beta:g})",
+        name=f"f-divergence-{kind}-{beta:g}" + other * f"-cap-{cap:g}",
+        title=f"f-divergence SFT ({kind}, β = {beta:g})" + other * f", cap {cap:g}",
         cite="wang2025implicit",
         equation="w = beta phi'(beta log (pi / pi_ref))",
         family="ratio",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dft_theory.logprobs import TokenStats
+from dft_theory.logprobs import TokenStats, finite
 from dft_theory.objectives.base import Limit, Objective, Style
 
 
@@ -18,14 +18,14 @@ def focal(gamma: float) -> Objective:
         raise ValueError(f"the exponent of the focal loss is at least 0, got {gamma}")
 
     def weight(t: TokenStats) -> Tensor:
-        logp = _finite(t)
+        logp = finite(t.logp)
         rest = -torch.expm1(logp)
         pull = -logp.exp() * logp / rest.clamp_min(torch.finfo(rest.dtype).tiny)
         return rest**gamma * (1 + gamma * pull)
 
     def potential(t: TokenStats) -> Tensor:
         # For g < 1 the slope of (1-p)^g has no bound at p = 1, where log p = 0.
-        rest = -torch.expm1(_finite(t))
+        rest = -torch.expm1(finite(t.logp))
         return -(rest.clamp_min(torch.finfo(rest.dtype).tiny) ** gamma) * t.logp
 
     return Objective(
@@ -41,8 +41,3 @@ def focal(gamma: float) -> Objective:
         "second term of the weight.",
         style=Style(color="#CC6677", marker="p", linestyle="--"),
     )
-
-
-def _finite(t: TokenStats) -> Tensor:
-    """Log p, held where p underflows: there the slope of (1-p)^g is 0 and not 0 times infinity."""
-    return t.logp.clamp_min(-1e3)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives.base import Limit, Objective, Style
+from dft_theory.objectives.parts import one_of
 
 
 def floored(c: float) -> Objective:
@@ -31,13 +32,19 @@ def floored(c: float) -> Objective:
             Limit(parameter="c", at=0.0, family=floored, objective="dft", rate=1.0),
             Limit(parameter="c", at=1.0, family=floored, objective="sft", rate=1.0),
         ),
+        note="Below c it is SFT at c times the learning rate: an unlikely token is learned "
+        "slowly, where DFT would give it up.",
         style=Style(color="#E69F00", marker="P"),
     )
 
 
 def thresholded(c: float, keep: Literal[">=", "<="] = ">=") -> Objective:
-    """Weight 1[p >= c] or 1[p <= c]: SFT on the tokens the model finds likely, or unlikely."""
+    """Weight 1[p >= c] or 1[p <= c]: SFT on the tokens the model finds likely, or unlikely.
+
+    Raises: ValueError unless 0 < c <= 1, and for another comparison.
+    """
     _probability(c)
+    one_of((">=", "<="), keep, "thresholded(keep=)")
     log_c = math.log(c)
 
     def kept(t: TokenStats) -> Tensor:
@@ -75,6 +82,7 @@ def mixed(alpha: float) -> Objective:
             Limit(parameter="alpha", at=0.0, family=mixed, objective="sft", rate=1.0),
             Limit(parameter="alpha", at=1.0, family=mixed, objective="dft", rate=1.0),
         ),
+        note="No token weighs less than 1 - alpha, so none is given up, however unlikely.",
         style=Style(color="#332288", marker="*", linestyle="--"),
     )
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives.base import Limit, Objective, Style
+from dft_theory.objectives.parts import given
 
 
 def gem(beta: float = 0.7) -> Objective:
@@ -17,8 +18,7 @@ def gem(beta: float = 0.7) -> Objective:
         raise ValueError(f"beta is a temperature above 0, got {beta}")
 
     def scaled(t: TokenStats) -> Tensor:
-        assert t.log_probs is not None
-        return t.log_probs / beta
+        return given(t.log_probs) / beta
 
     return Objective(
         name=f"gem-{beta:g}",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives.base import Objective, Style
-from dft_theory.objectives.frozen import given, log_ratio
+from dft_theory.objectives.parts import given, log_ratio, one_of, real
 
 
 def group_advantages(
@@ -18,14 +18,15 @@ def group_advantages(
 
     Shapes: rewards `[B]`, the samples of one prompt standing together, `size` each; returns
     `[B, 1]`. The deviation is that of a sample (n - 1) plus 1e-6, so a group of equal rewards
-    has advantage 0. Raises: ValueError where B is no multiple of `size`.
+    has advantage 0. Raises: ValueError where B is no multiple of `size`, and for another scale.
     """
+    one_of(("deviation", "none"), scale, "group_advantages(scale=)")
     if rewards.dim() != 1 or size < 2 or rewards.shape[0] % size:
         raise ValueError(
             f"rewards are one number for each response, in groups of size >= 2: {size} does not "
             f"fit the shape {list(rewards.shape)}"
         )
-    grouped = rewards.unflatten(0, (-1, size))
+    grouped = real(rewards).unflatten(0, (-1, size))
     centred: Tensor = grouped - grouped.mean(-1, keepdim=True)
     if scale == "deviation":
         centred = centred / (grouped.std(-1, keepdim=True) + 1e-6)

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives.base import Objective, Style
+from dft_theory.objectives.parts import given
 
 
 def idft(beta: float = 1.0, low: float = 0.1, high: float = 2.0) -> Objective:
@@ -18,15 +19,15 @@ def idft(beta: float = 1.0, low: float = 0.1, high: float = 2.0) -> Objective:
         raise ValueError(f"needs beta > 0 and 0 < low < high, got {beta}, {low} and {high}")
 
     def weight(t: TokenStats) -> Tensor:
-        assert t.entropy is not None
-        exponent = (-(t.logp + t.entropy) / beta).exp().clamp(low, high)
+        exponent = (-(t.logp + given(t.entropy)) / beta).exp().clamp(low, high)
         return (exponent * t.logp).exp()
 
+    other = (low, high) != (0.1, 2.0)
     return Objective(
-        name=f"idft-{beta:g}",
-        title=f"IDFT, β = {beta:g}",
+        name=f"idft-{beta:g}" + other * f"-cut-{low:g}-{high:g}",
+        title=f"IDFT, β = {beta:g}" + other * f", exponent {low:g} to {high:g}",
         cite="zhang2026idft",
-        equation="w = p^g, g = exp(-(log p + H) / beta) in [0.1, 2]",
+        equation=f"w = p^g, g = exp(-(log p + H) / beta) in [{low:g}, {high:g}]",
         family="state",
         needs=("entropy",),
         weight=weight,

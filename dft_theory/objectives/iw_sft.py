@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives.base import Objective, Style
-from dft_theory.objectives.frozen import held, log_ratio, shared
+from dft_theory.objectives.parts import log_ratio, one_of, spread_over_tokens, weighted_nll
 
 _STYLES = {
     "token": Style(color="#0072B2", marker="<", linestyle=":"),
@@ -32,6 +32,8 @@ def iw_sft(
     -(pi / pi_ref)^T / T; a clamp continues it by logarithms. Its optimum over responses is the
     largest r / b at T = 1, and (r / b^T)^(1/(1-T)) normalised below. Raises: ValueError.
     """
+    one_of(_STYLES, level, "iw_sft(level=)")
+    one_of(("current", "old"), q, "iw_sft(q=)")
     low, high = clamp or (0.0, math.inf)
     if not (temperature > 0 and 0 <= low < high):
         raise ValueError(
@@ -51,13 +53,13 @@ def iw_sft(
 
     def potential(t: TokenStats) -> Tensor:
         if q == "old":
-            return held(weight(t), t)
+            return weighted_nll(weight(t), t)
         x = exponent(t)
         inside = x.clamp(floor, ceiling)
         # -w / T where the clamp is open; beyond it -w log pi, with equal values at the ends.
         beyond = torch.where(x == inside, torch.zeros_like(x), x - inside)
         value = -inside.exp() * (1 + beyond) / temperature
-        return shared(value, t) if level == "sequence" else value * t.mask
+        return spread_over_tokens(value, t) if level == "sequence" else value * t.mask
 
     def optimum(r: Tensor, b: Tensor) -> Tensor:
         # A response that is never demonstrated has no share, also where the reference excludes it.

@@ -1,25 +1,21 @@
 """Hybrids of imitation and reinforcement: objectives on several sources of tokens, with shares.
 
 A hybrid changes *which* tokens an objective sees (demonstrations, hints, rollouts) and how much
-each source counts. Rewards enter as the `advantage` of each token; the rules that a method needs
-beyond that (advantages of a prefix, a coefficient that adapts) are the functions below.
+each source counts. Rewards enter as the `advantage` of each token; what a method needs beyond
+that (advantages of a prefix, a share that adapts) stands in `mixture_rules`.
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives.base import Objective
-from dft_theory.objectives.frozen import given
-from dft_theory.objectives.grpo import group_advantages
 from dft_theory.objectives.reductions import Reduction
 from dft_theory.objectives.reinforce import reinforce
 from dft_theory.objectives.sft import sft
-from dft_theory.objectives.srft import srft_weight
+from dft_theory.objectives.srft import srft_reward, srft_weight
 from dft_theory.registry import Registry
 
 
@@ -118,7 +114,7 @@ def srft() -> Mixture:
         terms=(
             Term(source="demonstrations", objective=srft_weight("paper")),
             Term(source="demonstrations", objective=reinforce),
-            Term(source="rollouts", objective=_uncertain_success),
+            Term(source="rollouts", objective=srft_reward),
         ),
         cite="fu2025srft",
         note="Signs of the entropies as printed; the released code has exp(+H) in the SFT weight.",
@@ -157,84 +153,6 @@ def prefix_rft() -> Mixture:
         ),
         cite="huang2025prefix",
     )
-
-
-# ---- their rules -------------------------------------------------------------------------------
-
-
-def prefix_advantages(continued: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
-    """Advantages of K continuations of one prefix, and of that prefix in each row, `[K]` each.
-
-    From rewards `continued [K]` and those of rollouts without a prefix, `free [N]`. As released:
-    continuations are normalised within their group, a single one keeps its raw reward; the
-    prefix gets (that score - mean of the free rewards) / K.
-    """
-    k = continued.shape[0]
-    score = group_advantages(continued, k).squeeze(-1) if k > 1 else continued
-    return score, (score - free.mean()) / k
-
-
-def top_entropy(t: TokenStats, share: float) -> TokenStats:
-    """Only the given share of the target tokens, at least one, where the entropy is largest.
-
-    Needs `entropy`; of equal entropies the earlier token is kept. Raises: ValueError for a share
-    outside (0, 1], or without the entropy.
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"share is a part of the tokens, in (0, 1]; got {share}")
-    if t.entropy is None:
-        raise ValueError("top_entropy needs entropy: pass it in TokenStats")
-    uncertain_first = t.entropy.masked_fill(~t.mask, -torch.inf).flatten()
-    order = uncertain_first.argsort(descending=True, stable=True)
-    kept = torch.zeros_like(t.mask).flatten()
-    kept[order[: max(1, round(share * int(t.mask.sum())))]] = True
-    mask = kept.view_as(t.mask) & t.mask
-    return replace(t, mask=mask, logp=t.logp.masked_fill(~mask, 0.0))
-
-
-def hint_survival(length: int, p: float) -> Tensor:
-    """P(l > h) for positions h = 0 ... length - 1 and hint lengths l ~ Bin(length, p), float64."""
-    exactly = [math.comb(length, n) * p**n * (1 - p) ** (length - n) for n in range(length + 1)]
-    return torch.tensor(exactly, dtype=torch.float64).flip(0).cumsum(0).flip(0)[1:]
-
-
-def meta_slope(utility: Tensor, imitation: Tensor, reinforcement: Tensor, rate: float) -> Tensor:
-    """Slope dU(theta')/dmu for one step theta' = theta - rate [(1 - mu) g_RL + mu g_SFT].
-
-    -rate <grad U(theta'), g_SFT - g_RL>, from the gradient of the utility *after* the step and
-    those of the two losses before it, each `[D]`.
-    """
-    return -rate * utility @ (imitation - reinforcement)
-
-
-def amft_step(mu: float, slope: float, excess: float, *, rate: float, entropy_rate: float) -> float:
-    """The next mu: clip(mu + rate dU/dmu + entropy_rate (H* - H), 0, 1), with excess H* - H."""
-    return min(max(mu + rate * slope + entropy_rate * excess, 0.0), 1.0)
-
-
-def without_conflict(imitation: Tensor, reinforcement: Tensor) -> Tensor:
-    """g_SFT less its part along g_RL where the two point apart (negative cosine), `[D]`."""
-    along = imitation @ reinforcement
-    if along >= 0:
-        return imitation
-    return imitation - along / (reinforcement @ reinforcement) * reinforcement
-
-
-# ---- parts -------------------------------------------------------------------------------------
-
-
-_uncertain_success = Objective(
-    name="uncertain-success",
-    title="A, and A exp(H) / 10 where A > 0",
-    cite="fu2025srft",
-    equation="w = A (0.1 exp(H) if A > 0 else 1)",
-    family="sampled",
-    weight=lambda t: (
-        given(t.advantage)
-        * torch.where(given(t.advantage) > 0, 0.1 * torch.exp(given(t.entropy)), 1.0)
-    ),
-    needs=("advantage", "entropy"),
-)
 
 
 def _imitation(share: float) -> Term:

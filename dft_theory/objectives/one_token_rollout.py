@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives.base import Objective, Style
-from dft_theory.objectives.frozen import given
+from dft_theory.objectives.parts import given
 
 
 def one_token_rollout(b: float = 0.0) -> Objective:

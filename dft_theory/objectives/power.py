@@ -39,6 +39,8 @@ def power(alpha: float) -> Objective:
             Limit(parameter="alpha", at=0.0, family=power, objective="sft", rate=1.0),
             Limit(parameter="alpha", at=1.0, family=power, objective="dft", rate=1.0),
         ),
+        note="Generalised cross-entropy, q = alpha. Between 0 and 1 it ends at sharpened data, "
+        "below 0 at flattened (by a weight without a bound at p = 0), from 1 on at one token.",
         style=Style(
             color="#009E73", marker="D", linestyle=":" if alpha < 0 else "-" if alpha <= 1 else "--"
         ),

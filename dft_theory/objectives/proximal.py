@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives.base import Objective, Style
-from dft_theory.objectives.frozen import log_ratio, shared
+from dft_theory.objectives.parts import log_ratio, spread_over_tokens
 
 
 def psft(eps_low: float = 0.2, eps_high: float = 0.28) -> Objective:
@@ -64,7 +64,7 @@ def minor_sft(beta: float = 0.1) -> Objective:
         family="ratio",
         level="sequence",
         weight=lambda t: beta * torch.sigmoid(-logit(t)),
-        potential=lambda t: shared(F.softplus(-logit(t)), t),
+        potential=lambda t: spread_over_tokens(F.softplus(-logit(t)), t),
         needs=("ref_logp",),
         note="The paper scales the weight by 2 / (beta m), m the length of the response, so that "
         "it begins as SFT averaged over tokens; TorchRL's loss, followed here, begins at beta / 2.",

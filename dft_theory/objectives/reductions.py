@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from dft_theory.objectives.parts import one_of
+
 
 class Reduction(Protocol):
     """Per-token terms `[B, T]` and their mask `[B, T]` to a scalar."""
@@ -65,6 +67,9 @@ class MicrobatchTokenMean:
 
     size: int
     accumulate: Literal["mean", "sum"] = "mean"
+
+    def __post_init__(self) -> None:
+        one_of(("mean", "sum"), self.accumulate, "MicrobatchTokenMean(accumulate=)")
 
     def __call__(self, terms: Tensor, mask: Tensor) -> Tensor:
         """Scalar; the last micro-batch may be smaller."""

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from dft_theory.logprobs import TokenStats
+from dft_theory.logprobs import TokenStats, finite
 from dft_theory.objectives.base import Objective, Style
-from dft_theory.objectives.frozen import given, held, log_ratio
+from dft_theory.objectives.parts import given, log_ratio, weighted_nll
 
 
 def _accepted(t: TokenStats) -> Tensor:
@@ -14,7 +14,7 @@ def _accepted(t: TokenStats) -> Tensor:
 
 def _return_to_go(t: TokenStats) -> Tensor:
     """sum_{s >= t} log (pi_old / pi_ref) of the tokens from t on, `[B, T]`."""
-    reward = log_ratio(given(t.old_logp).clamp_min(-1e30), t.ref_logp)
+    reward = log_ratio(finite(given(t.old_logp)), t.ref_logp)
     return reward.flip(-1).cumsum(-1).flip(-1)
 
 
@@ -26,8 +26,10 @@ reinforce = Objective(
     equation="w = A",
     family="sampled",
     weight=lambda t: given(t.advantage),
-    potential=lambda t: held(given(t.advantage), t),
+    potential=lambda t: weighted_nll(given(t.advantage), t),
     needs=("advantage",),
+    note="A policy gradient only for responses drawn from the policy itself; with A = 1 on "
+    "demonstrations it is SFT. A negative advantage pushes log pi down without end.",
     style=Style(color="#117733", marker="o", linestyle="-"),
 )
 
@@ -39,7 +41,7 @@ filtered_sft = Objective(
     equation="w = 1[A > 0]",
     family="sampled",
     weight=_accepted,
-    potential=lambda t: held(_accepted(t), t),
+    potential=lambda t: weighted_nll(_accepted(t), t),
     optimum=lambda r: r,  # of the responses that are kept
     needs=("advantage",),
     note="The advantage is the reward, less a threshold where responses are ranked. A mean over "
@@ -55,7 +57,7 @@ critical_tokens = Objective(
     equation="w = c",
     family="sampled",
     weight=_accepted,
-    potential=lambda t: held(_accepted(t), t),
+    potential=lambda t: weighted_nll(_accepted(t), t),
     needs=("advantage",),
     note="c is 1 where `advantage` is positive. The paper's normaliser was not at hand: a mean "
     "over all tokens is smaller than one over critical tokens by N_kept / N, at most 0.12 there.",
@@ -72,7 +74,7 @@ dense_path = Objective(
     family="sampled",
     level="sequence",
     weight=_return_to_go,
-    potential=lambda t: held(_return_to_go(t), t),
+    potential=lambda t: weighted_nll(_return_to_go(t), t),
     needs=("old_logp", "ref_logp"),
     note="Without the baseline and the KL to the SFT policy, which belong to the trainer.",
     style=Style(color="#117733", marker="D", linestyle="-."),

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from dft_theory.logprobs import TokenStats
+from dft_theory.logprobs import TokenStats, finite
 from dft_theory.objectives.asft import anchor
 from dft_theory.objectives.base import Objective, Style
-from dft_theory.objectives.frozen import given, log_ratio
+from dft_theory.objectives.parts import given, log_ratio
 
 
 def asft_reverse(lam: float = 0.05) -> Objective:
@@ -63,4 +63,4 @@ def asft_k3(lam: float = 0.05) -> Objective:
 def _drift(t: TokenStats) -> Tensor:
     """Pi (log pi - log ref) of every next token, `[B, T, V]`; 0 log 0 and 0 log (0/0) are 0."""
     logp = given(t.log_probs)
-    return logp.exp() * log_ratio(logp.clamp_min(-1e30), t.ref_log_probs)
+    return logp.exp() * log_ratio(finite(logp), t.ref_log_probs)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives.base import Family, Level, Objective
+from dft_theory.objectives.parts import given, one_of
 from dft_theory.objectives.sft import sft
 
 Statistic = Callable[[TokenStats], Tensor]
@@ -72,10 +73,9 @@ def with_floor(objective: Objective, token_ids: Collection[int], floor: float) -
     named = sorted(token_ids)
 
     def weight(t: TokenStats) -> Tensor:
-        assert t.targets is not None
-        given = objective.weight(t).expand_as(t.logp)
-        raised = torch.isin(t.targets, torch.tensor(named, device=t.targets.device))
-        return torch.where(raised, given.clamp_min(floor), given)
+        targets, free = given(t.targets), objective.weight(t).expand_as(t.logp)
+        raised = torch.isin(targets, torch.tensor(named, device=targets.device))
+        return torch.where(raised, free.clamp_min(floor), free)
 
     return replace(
         objective,
@@ -117,8 +117,9 @@ def anneal(
     """From `start` at step 0 to `end` at step `steps` and after, by blends of the two.
 
     The share of `end` is u = step / steps, or (1 - cos(pi u)) / 2, which leaves and arrives
-    without a kink. Raises: ValueError for fewer than one step.
+    without a kink. Raises: ValueError for fewer than one step, and for another shape.
     """
+    one_of(("linear", "cosine"), shape, "anneal(shape=)")
     _positive(steps)
     blend(start, end, 0.5)  # what cannot be blended is refused here, not after the first step
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from dft_theory.logprobs import TokenStats
 from dft_theory.objectives.base import Limit, Objective, Style
+from dft_theory.objectives.parts import given
 
 
 def sed(lam: float = 1.0) -> Objective:
@@ -41,18 +42,21 @@ def sed_masked(lam: float = 1.0, k: int = 2, ratio: float = 0.7) -> Objective:
         raise ValueError(f"the mask needs k >= 1 and a ratio in [0, 1], got {k} and {ratio}")
 
     def weight(t: TokenStats) -> Tensor:
-        assert t.log_probs is not None
+        probs = given(t.log_probs).exp()
         # What the top k leave, which is exactly 0 where there are no other tokens.
-        rest = t.log_probs.exp().sort(descending=True).values[..., k:].sum(-1)
+        top = probs.topk(min(k, probs.shape[-1])).indices
+        rest = probs.scatter(-1, top, 0.0).sum(-1)
         # One more entry that does not count: a quantile of nothing would be an error.
         held = F.pad(rest.masked_fill(~t.mask, torch.nan).flatten(), (0, 1), value=torch.nan)
         return 1 - lam * (rest > held.nanquantile(ratio)) * _slope(t)
 
+    other = (k, ratio) != (2, 0.7)
     return Objective(
-        name=f"sed-masked-{lam:g}",
-        title=f"SED-SFT, λ = {lam:g}, unsure tokens",
+        name=f"sed-masked-{lam:g}" + other * f"-top-{k}-ratio-{ratio:g}",
+        title=f"SED-SFT, λ = {lam:g}, unsure tokens" + other * f" (top {k}, ratio {ratio:g})",
         cite="chen2026sed",
         equation="w = 1 - lam M p (2p - 1), M = 1[top-k mass < batch quantile]",
+        family="state",
         level="batch",
         needs=("log_probs",),
         weight=weight,

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from dft_theory.logprobs import TokenStats
+from dft_theory.logprobs import TokenStats, finite
 from dft_theory.objectives.base import Limit, Objective, Style
+from dft_theory.objectives.parts import given
 
 
 def label_smoothing(eps: float = 0.1) -> Objective:
@@ -23,8 +24,10 @@ def label_smoothing(eps: float = 0.1) -> Objective:
         family="anchored",
         needs=("log_probs",),
         weight=lambda t: torch.full_like(t.logp, 1 - eps),
-        target=lambda t: torch.full_like(_all(t), eps / _all(t).shape[-1]),
-        potential=lambda t: -(1 - eps) * t.logp - (eps * _all(t).mean(-1) if eps else 0.0),
+        target=lambda t: torch.full_like(given(t.log_probs), eps / given(t.log_probs).shape[-1]),
+        potential=lambda t: (
+            -(1 - eps) * t.logp - (eps * given(t.log_probs).mean(-1) if eps else 0.0)
+        ),
         optimum=lambda r: (1 - eps) * r + eps / r.shape[-1],
         limits=(Limit(parameter="eps", at=0.0, family=label_smoothing, objective="sft", rate=1.0),),
         note="Forward KL to the uniform distribution, with eps = lam / (1 + lam), up to scale.",
@@ -41,7 +44,8 @@ def entropy_regularised(lam: float = 0.1) -> Objective:
         raise ValueError(f"the entropy bonus lam is at least 0, got {lam}")
 
     def surprise(t: TokenStats) -> Tensor:
-        return -_all(t).exp() * _all(t).clamp_min(-1e30)  # 0 log 0 = 0
+        logp = given(t.log_probs)
+        return -logp.exp() * finite(logp)
 
     return Objective(
         name=f"entropy-{lam:g}",
@@ -60,8 +64,3 @@ def entropy_regularised(lam: float = 0.1) -> Objective:
         note="Reverse KL to the uniform distribution, up to a constant.",
         style=Style(color="#332288", marker="d", linestyle="--"),
     )
-
-
-def _all(t: TokenStats) -> Tensor:
-    assert t.log_probs is not None
-    return t.log_probs

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from dft_theory.logprobs import TokenStats
+from dft_theory.logprobs import TokenStats, finite
 from dft_theory.objectives.base import Objective, Style
 
 FLOOR = 0.01
@@ -16,7 +16,7 @@ def temperature(t: TokenStats) -> Tensor:
 
     The lower one of two middle values. Responses without a target do not count.
     """
-    losses = -_finite(t) * t.mask
+    losses = -finite(t.logp) * t.mask
     means = losses.sum(-1) / t.lengths().squeeze(-1)
     return means.nanmedian().clamp_min(torch.finfo(means.dtype).tiny)
 
@@ -27,7 +27,7 @@ talr = Objective(
     cite="lin2025talr",
     equation="w = max(p^(1/tau), 0.01), tau = batch median of the mean loss",
     level="batch",
-    weight=lambda t: (_finite(t) / temperature(t)).exp().clamp_min(FLOOR),
+    weight=lambda t: (finite(t.logp) / temperature(t)).exp().clamp_min(FLOOR),
     note="The derivation puts the weights on a simplex; in use they are floored and not "
     "normalised, and then they are p^alpha with alpha = 1/tau, a value that the batch decides.",
     style=Style(color="#999933", marker="o", linestyle="--"),
@@ -40,7 +40,7 @@ talr_normalised = Objective(
     equation="w = p^(1/tau) / sum of p^(1/tau) over the batch",
     level="batch",
     weight=lambda t: torch.softmax(
-        (_finite(t) / temperature(t)).masked_fill(~t.mask, -math.inf).flatten(), 0
+        (finite(t.logp) / temperature(t)).masked_fill(~t.mask, -math.inf).flatten(), 0
     ).reshape(t.logp.shape),
     note="The minimiser of sum w_t l_t + tau sum w_t log w_t over weights that sum to 1: with it "
     "the learning rate depends on the number of tokens and on how likely they are.",
@@ -62,9 +62,10 @@ def talr_fixed(tau: float, floor: float = FLOOR) -> Objective:
             t.logp > kink, -tau * (t.logp / tau).exp(), floor * (kink - t.logp - tau)
         )
 
+    other = floor != FLOOR
     return Objective(
-        name=f"talr-fixed-{tau:g}",
-        title=f"TALR at τ = {tau:g}",
+        name=f"talr-fixed-{tau:g}" + other * f"-floor-{floor:g}",
+        title=f"TALR at τ = {tau:g}" + other * f", floor {floor:g}",
         cite="lin2025talr",
         equation="w = max(p^(1/tau), floor)",
         weight=lambda t: (t.logp / tau).exp().clamp_min(floor),
@@ -72,8 +73,3 @@ def talr_fixed(tau: float, floor: float = FLOOR) -> Objective:
         note="Without the floor it is p^(1/tau), generalised cross-entropy.",
         style=Style(color="#999933", marker="^"),
     )
-
-
-def _finite(t: TokenStats) -> Tensor:
-    """Log p, held at a huge value where p = 0, so that a mean over tokens stays a number."""
-    return t.logp.clamp_min(-1e30)

@@ -19,7 +19,10 @@ class CallError(Exception):
 
 
 class ModelOutput(dict[str, Tensor]):
-    """What a Hugging Face model returns, as far as a loss reads it: `.logits` and `["logits"]`."""
+    """What a Hugging Face model returns: `.logits`, `["logits"]` and, as the only item, `[0]`."""
+
+    def __getitem__(self, key: str | int) -> Tensor:
+        return list(self.values())[key] if isinstance(key, int) else super().__getitem__(key)
 
     @property
     def logits(self) -> Tensor:
@@ -75,7 +78,7 @@ class LossFunction:
         try:
             given = (self.form.first(logits), labels, *self.form.count(case.count))
             value = self.fn(*given, **options)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CallError(f"it raises {type(error).__name__}: {error}") from error
         value = _scalar(value, logits)
         try:
@@ -119,12 +122,15 @@ def caller_shifts(fn: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tens
     return shifted
 
 
-def recognised(fn: Callable[..., Any]) -> LossFunction:
-    """The loss with the first form of call that it accepts, in float64 if it can.
+def recognised(fn: Callable[..., Any], *batches: Case) -> LossFunction:
+    """The loss with the first form of call that it accepts on the batches, in float64 if it can.
 
-    A form that works with and without N comes before one that works in one of the two cases.
+    The default batches are the smallest one and an ordinary one. A form that works with and
+    without N comes before one that works in one of the two cases.
     Raises: CallError with what each form of call met.
     """
+    if inspect.isclass(fn):
+        raise CallError(f"{fn.__name__} is a class: name an instance of it, or a function")
     tried: dict[str, str] = {}
     partly = []
     for dtype in (torch.float64, torch.float32):
@@ -132,7 +138,7 @@ def recognised(fn: Callable[..., Any]) -> LossFunction:
             if not _binds(fn, 2 + len(form.count(None))):
                 continue
             loss = LossFunction(fn, form, dtype)
-            errors = [error for error in (_trial(loss, n) for n in (None, 1)) if error]
+            errors = [error for error in (trouble(loss, n, *batches) for n in (None, 1)) if error]
             if not errors:
                 return loss
             tried.setdefault(errors[-1], form.text)
@@ -144,16 +150,19 @@ def recognised(fn: Callable[..., Any]) -> LossFunction:
             f"its parameters {inspect.signature(fn)} fit neither (logits, labels, N) nor "
             "(logits, labels): bind the others with functools.partial"
         )
-    met = "; ".join(f"{form}: {error}" for error, form in tried.items())
+    # A form that returns something is the loss's own: what the others met says nothing.
+    told = {e: form for e, form in tried.items() if not e.startswith("it raises")} or tried
+    met = "; ".join(f"{form}: {error}" for error, form in told.items())
     raise CallError(f"no call succeeded. {met}")
 
 
-def _trial(loss: LossFunction, count: int | None) -> str:
-    """What is wrong with a call on the smallest batch, or nothing."""
+def trouble(loss: LossFunction, count: int | None, *batches: Case) -> str:
+    """What is wrong with calls on the batches, by default a small and an ordinary one; or ""."""
     try:
         with warnings.catch_warnings():  # of what a wrong guess does to the loss
             warnings.simplefilter("ignore")
-            loss(cases.one_token().with_count(count))
+            for case in batches or (cases.one_token(), cases.ragged()):
+                loss(case.with_count(count))
     except CallError as error:
         return str(error)
     return ""

@@ -93,7 +93,7 @@ def diagnose(
     wanted = [_gradient(claimed(objective, reduction), c) for c in cases]
     times = float(found[0].norm() / wanted[0].norm().clamp_min(1e-300))
     if all(same(g, times * w) for g, w in zip(found, wanted, strict=True)):
-        return (f"scaled by {times:.4g}",)
+        return (f"scaled by {times:.4g}" if times else "no gradient at all",)
     return None
 
 

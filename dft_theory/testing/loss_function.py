@@ -99,10 +99,14 @@ def _diagnosed(probe: Probe, findings: tuple[Finding, ...]) -> tuple[str, ...]:
     """What is wrong, by name.
 
     First the known form whose gradient this loss has. It explains the checks of its gradient;
-    where there is none, their own names have to do.
+    where there is none, their own names have to do. Where two calls differ, so do both sides of
+    every other check, and their names mean nothing.
     """
     if all(f.status != "NO" for f in findings):
         return ()
+    if any(f.check == "determinism" and f.diagnosis for f in findings):
+        own = [name_of(check) for check in call_checks.CHECKS]
+        return unique(f.diagnosis for f in findings if f.check in own)
     try:
         faults = _recognised_form(probe)
     except CallError:

@@ -212,6 +212,14 @@ def test_a_mutant_equivalent_on_some_cases_must_be_rejected_on_the_others():
     assert only_small(lambda x: x**2 if x > 1 else 99.0).surviving == ("cube",)
 
 
+def test_a_mutant_that_changes_nothing_does_not_hide_the_next():
+    same = Mutant("same", SQUARE.rhs, equivalent_when=lambda case: True, why="no change")
+    verdict = check(fresh(mutants=(same, DOUBLED)))
+    assert verdict.equivalent == ("same",)
+    assert verdict.rejected == 1
+    assert verdict.holds
+
+
 def test_an_equivalent_case_does_not_count_as_a_rejection():
     excused = Mutant("wrong", side(lambda x: -1.0), equivalent_when=lambda case: True)
     assert check(fresh(mutants=(DOUBLED, excused))).equivalent == ("wrong",)
@@ -241,6 +249,19 @@ def test_a_refutation_holds_with_its_smallest_counterexample():
     verdict = check(REFUTATION)
     assert verdict.holds
     assert verdict.counterexample.startswith("x = 1: off by ")  # 0 = 2 * 0 is no counterexample
+
+
+def test_the_standing_says_what_a_reader_may_conclude():
+    given = Assumption("x above 1", "", holds=lambda case: case.x > 1)
+    heard = replace(REFUTATION, published=replace(PRINTED, second_hand=True))
+    claims = (SQUARE, fresh(assumptions=(given,)), REFUTATION, heard)
+    assert [check(claim).words for claim in claims] == [
+        "holds exactly",
+        "holds under the stated assumptions",
+        "false as published",
+        "known only second-hand",
+    ]
+    assert check(fresh(rhs=side(lambda x: x**3))).words == "does not hold"
 
 
 def test_a_refutation_of_what_no_case_violates_does_not_hold():

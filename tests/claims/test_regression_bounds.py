@@ -26,3 +26,13 @@ def test_the_constant_policy_comes_first_and_has_a_gap(scope: Scope) -> None:
     case = rb.uniform_reference(scope)[0]
     assert rb.is_constant(case)
     assert float(rb.gap(case)) == pytest.approx(1 / 3 - 1 + torch.tensor(3.0).log().item())
+
+
+def test_with_all_mass_on_the_good_responses_the_bound_is_tight_for_any_policy(
+    scope: Scope,
+) -> None:
+    case = rb.uniform_reference(scope)[1]
+    assert not rb.is_constant(case)
+    assert float(case.reward) == pytest.approx(1)
+    assert float(rb.spread_where_tight(case)) > 0.01
+    assert all(float(rb.spread_where_tight(c)) == 0 for c in rb.uniform_reference(scope)[2:])

@@ -7,6 +7,7 @@ import torch
 
 from dft_theory.claims import sampled
 from dft_theory.claims.sampled import verify_by_sampling
+from dft_theory.claims.tolerance import MonteCarlo
 from dft_theory.policies import AutoregressivePolicy, NotEnumerableError, TabularPolicy
 from dft_theory.seeding import generator
 
@@ -28,6 +29,14 @@ def test_identity_holds_where_the_support_is_too_large_to_enumerate() -> None:
     verdict = verify_by_sampling(policy, PROMPT, demo, generator=generator(0, "sampled"))
     assert verdict.holds is True
     assert verdict.bar < 0.1
+
+
+def test_the_bar_is_that_of_the_exact_variance_of_reward_times_weight() -> None:
+    demo = torch.zeros(1, 5, dtype=torch.long)
+    found = verify_by_sampling(peaked(5), PROMPT, demo, generator=generator(0, "sampled")).bar
+    weight = torch.tensor(0.9**-5, dtype=torch.float64)
+    mean = MonteCarlo().mean(torch.ones(MonteCarlo().n), variance=weight - 1, reach=weight)
+    assert found == pytest.approx(float(mean.error))
 
 
 def test_dropping_the_weight_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -21,12 +22,33 @@ from dft_theory.objectives import (
     SequenceMean,
     SumOver,
     TokenMean,
+    asft,
+    asft_k3,
+    asft_reverse,
     dft,
+    discriminative_ft,
+    dpo,
+    eaft,
+    entropy_regularised,
+    f_divergence,
     floored,
+    gem,
+    grpo,
+    idft,
+    iw_sft,
+    label_smoothing,
+    minor_sft,
     mixed,
     objectives,
+    one_token_rollout,
     power,
+    psft,
+    sed,
+    sed_masked,
     sft,
+    sft_kl,
+    srft_weight,
+    talr_fixed,
     thresholded,
 )
 
@@ -195,6 +217,7 @@ def test_no_tensor_is_made_on_another_device_than_the_statistics(objective):
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=name)
 def test_float32_statistics_stay_float32(objective):
     stats = everything(torch.zeros(4, 3, 5, dtype=torch.bfloat16), torch.zeros(4, 3).long())
+    stats = replace(stats, advantage=stats.advantage.double())  # rewards often come from numpy
     values = [objective.surrogate(stats, reduction=SumOver()), objective.field(stats)]
     if objective.potential is not None:
         values.append(objective.potential_value(stats, reduction=SumOver()))
@@ -266,6 +289,36 @@ def test_a_potential_is_declared_exactly_where_the_fields_jacobian_is_symmetric(
     jacobian = torch.autograd.functional.jacobian(field, z)
     asymmetry = float((jacobian - jacobian.T).abs().max())
     assert (asymmetry < 1e-12) if objective.potential else (asymmetry > 1e-3)
+
+
+# --- masks --------------------------------------------------------------------------------------
+
+
+def test_what_is_masked_has_no_part_in_the_value_of_a_potential():
+    logits, labels = smooth_case()
+    found = sft.potential_value(token_stats(logits, labels), reduction=SumOver())
+    rows, targets = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    expected = F.cross_entropy(rows, targets, ignore_index=IGNORE_INDEX, reduction="sum")
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("objective", [sft_kl(0.1), label_smoothing()], ids=name)
+def test_statistics_made_by_hand_are_masked_by_their_mask_alone(objective):
+    logits, labels = smooth_case()
+    log_probs = logits[:, :-1].log_softmax(-1).requires_grad_()
+    mask = labels[:, 1:] != IGNORE_INDEX
+    targets = labels[:, 1:].clamp_min(0)
+    logp = log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    stats = TokenStats(
+        logp=logp,
+        mask=mask,
+        targets=targets,
+        log_probs=log_probs,
+        ref_log_probs=log_probs.detach(),
+    )
+    loss = objective.surrogate(stats, reduction=SumOver())
+    (found,) = torch.autograd.grad(loss, log_probs)
+    assert torch.equal((found != 0).any(-1), mask)
 
 
 # --- weights ------------------------------------------------------------------------------------
@@ -361,6 +414,58 @@ def test_the_weight_sees_detached_statistics_only():
     watcher.surrogate(stats, reduction=SumOver()).backward()
     assert seen == [(False, False)]
     assert logits.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("make", "changes"),
+    [
+        (lambda **x: eaft(**x), ({"alpha": 2.0}, {"k": 10}, {"nats": 1.0})),
+        (lambda **x: f_divergence("kl", **x), ({"beta": 0.5}, {"cap": 5.0})),
+        (lambda **x: idft(**x), ({"beta": 2.0}, {"low": 0.2}, {"high": 1.5})),
+        (lambda **x: sed_masked(**x), ({"lam": 0.5}, {"k": 10}, {"ratio": 0.5})),
+        (lambda **x: talr_fixed(0.8, **x), ({"floor": 0.1},)),
+    ],
+    ids=["eaft", "f_divergence", "idft", "sed_masked", "talr_fixed"],
+)
+def test_another_parameter_is_another_name_and_title(make, changes):
+    made = [make(), *(make(**change) for change in changes)]
+    assert made[0].name in objectives
+    assert len({o.name for o in made}) == len({o.title for o in made}) == len(made)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=name)
+def test_every_objective_says_its_weight_and_what_to_know_and_fits_a_table(objective):
+    assert objective.equation.startswith(("w ", "w_t ", "A "))
+    assert objective.note.endswith(".")
+    assert "|" not in objective.title + objective.equation
+
+
+# What each is as released or as its paper recommends it; the name shows every constant.
+DEFAULTS = {
+    asft: "asft-0.05",
+    asft_k3: "asft-k3-0.05",
+    asft_reverse: "asft-reverse-0.05",
+    discriminative_ft: "discriminative-ft-1-2",
+    dpo: "dpo-0.1",
+    eaft: "eaft",
+    entropy_regularised: "entropy-0.1",
+    gem: "gem-0.7",
+    grpo: "grpo-0.2-0.2",
+    idft: "idft-1",
+    iw_sft: "iw-sft-geometric-mean-clamp-0-16",
+    label_smoothing: "label-smoothing-0.1",
+    minor_sft: "minor-sft-0.1",
+    one_token_rollout: "one-token-rollout-0",
+    psft: "psft-0.2-0.28",
+    sed: "sed-1",
+    sed_masked: "sed-masked-1",
+    srft_weight: "srft-paper",
+}
+
+
+@pytest.mark.parametrize("make", DEFAULTS, ids=lambda f: f.__name__)
+def test_left_at_its_defaults_an_objective_is_the_released_one(make):
+    assert make().name == DEFAULTS[make]
 
 
 def test_names_titles_and_styles_tell_objectives_apart():

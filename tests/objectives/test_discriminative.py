@@ -37,14 +37,18 @@ def test_the_gradient_is_that_of_the_released_loss_with_its_normaliser_of_the_bl
 
 
 @pytest.mark.parametrize("tau", [0.3, 1.0])
-def test_the_potential_has_the_same_gradient_and_a_value_to_read(batch, tau):
-    objective = discriminative_ft(tau, 3)
+@pytest.mark.parametrize("negatives", [1, 3])
+def test_the_potential_has_the_same_gradient_and_a_value_to_read(batch, tau, negatives):
+    labels = batch.labels.clone()
+    labels[1, 3] = -100  # a negative of one token
+    batch = replace(batch, labels=labels)
+    objective = discriminative_ft(tau, negatives)
     z = batch.logits.clone().requires_grad_(True)
     value = objective.potential_value(batch.stats(z), reduction=SumOver())
     assert_close(torch.autograd.grad(value, z)[0], batch.gradient(objective))
-    s, ref = batch.logp(batch.logits).sum(1), batch.ref.sum(1)
-    mean = ((s[1:] / tau).exp() / ref[1:].exp()).mean()
-    assert_close(value.detach(), -s[0] + tau * mean.log())
+    s, ref = (x.sum(1).view(-1, 1 + negatives) for x in (batch.logp(batch.logits), batch.ref))
+    mean = ((s[:, 1:] / tau).exp() / ref[:, 1:].exp()).mean(1)
+    assert_close(value.detach(), (-s[:, 0] + tau * mean.log()).sum())
 
 
 def test_the_weights_of_a_block_sum_to_zero(batch):

@@ -31,6 +31,14 @@ def test_the_potential_is_the_published_loss(batch):
     assert_close(found, published(batch, 0.5)(batch.logp(batch.logits)))
 
 
+def test_a_pair_with_one_token_in_all_has_its_whole_value():
+    logp = torch.tensor([[-1.0], [0.0]])
+    mask = torch.tensor([[True], [False]])
+    t = TokenStats(logp=logp, mask=mask, ref_logp=torch.zeros(2, 1))
+    expected = torch.tensor(math.log(1 + math.e))
+    assert_close(dpo(1.0).potential_value(t, reduction=SumOver()), expected)
+
+
 def test_at_the_reference_both_responses_weigh_half_of_beta(batch):
     w = dpo(0.4).weight(batch.stats(batch.ref_logits))
     assert_close(w.flatten(), torch.tensor([0.2, -0.2, 0.2, -0.2], dtype=torch.float64))

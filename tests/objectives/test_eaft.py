@@ -41,6 +41,11 @@ def test_the_weight_ignores_the_target_and_a_certain_state_has_none(small):
     assert eaft().optimum(data) is data
 
 
+def test_two_tokens_are_enough_for_an_entropy(small):
+    even = small.stats(torch.zeros_like(small.logits))
+    assert_close(eaft(1.0, 2, math.log(2)).weight(even), torch.ones_like(even.logp))
+
+
 @pytest.mark.parametrize(("alpha", "k", "nats"), [(0.0, 20, 3.0), (1.0, 1, 3.0), (1.0, 20, 0.0)])
 def test_bad_parameters_are_refused(alpha, k, nats):
     with pytest.raises(ValueError, match="needs alpha > 0, k >= 2 and nats > 0"):

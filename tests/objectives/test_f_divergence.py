@@ -78,8 +78,10 @@ def test_an_impossible_token_has_the_capped_weight_and_no_nan(kind):
 def test_the_optimum_under_kl_lies_between_data_and_reference():
     r = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     b = torch.tensor([0.2, 0.2, 0.6], dtype=torch.float64)
-    geometric = (r * b).sqrt()
-    assert_close(f_divergence("kl").optimum(r, b), geometric / geometric.sum())
+    for beta in (0.5, 1.0):
+        geometric = (r * b**beta) ** (1 / (1 + beta))
+        found = f_divergence("kl", beta).optimum(r, b)
+        assert_close(found, geometric / geometric.sum())
     assert f_divergence("js").optimum is None
 
 

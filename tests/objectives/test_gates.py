@@ -33,6 +33,16 @@ def test_weights_at_hand_computed_points(objective, expected):
     assert_close(objective.weight_at(P), torch.tensor(expected, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
+def test_the_potential_of_a_mixture_is_the_mixture_of_the_potentials(alpha):
+    assert_close(potential(mixed(alpha), P), -alpha * P - (1 - alpha) * P.log())
+
+
+def test_a_threshold_prints_the_side_that_it_keeps():
+    assert thresholded(0.25).equation == "w = 1[p >= c]"
+    assert thresholded(0.25, "<=").equation == "w = 1[p <= c]"
+
+
 def test_both_thresholds_together_are_sft_off_the_threshold():
     above, below = thresholded(0.25), thresholded(0.25, "<=")
     assert_close(above.weight_at(P) + below.weight_at(P), sft.weight_at(P))
@@ -60,6 +70,11 @@ def test_a_floor_of_one_is_sft_and_the_ends_of_the_mixture_are_sft_and_dft():
 def test_a_gate_that_is_no_probability_is_refused(family, c):
     with pytest.raises(ValueError, match=r"c is a probability in \(0, 1\]"):
         family(c)
+
+
+def test_a_comparison_that_is_neither_is_refused():
+    with pytest.raises(ValueError, match=r"thresholded\(keep=\) knows >=, <=, not '>'"):
+        thresholded(0.2, ">")
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, math.nan])

@@ -66,6 +66,16 @@ def test_an_advantage_of_zero_teaches_nothing_at_any_ratio():
     assert grpo().potential(t).abs().tolist() == [[0.0, 0.0, 0.0]]
 
 
+def test_counted_rewards_are_those_of_the_same_real_numbers():
+    for rewards in (torch.tensor([3, 1, 10, 12]), torch.tensor([True, False, True, True])):
+        assert_close(group_advantages(rewards, 2), group_advantages(rewards.float(), 2))
+
+
+def test_a_misspelt_scale_is_refused():
+    with pytest.raises(ValueError, match=r"scale=\) knows deviation, none, not 'std'"):
+        group_advantages(torch.zeros(4), 2, "std")
+
+
 @pytest.mark.parametrize(("shape", "size"), [((5,), 2), ((4, 1), 2), ((4,), 1)])
 def test_rewards_that_are_no_groups_are_refused(shape, size):
     with pytest.raises(ValueError, match="groups of size >= 2"):

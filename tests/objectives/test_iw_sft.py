@@ -105,3 +105,10 @@ def test_a_response_that_neither_data_nor_reference_have_gets_no_share():
 def test_parameters_without_meaning_are_refused(kwargs):
     with pytest.raises(ValueError, match="temperature above 0 and a clamp"):
         iw_sft(**kwargs)
+
+
+def test_misspelt_choices_are_refused():
+    with pytest.raises(ValueError, match=r"level=\) knows token, geometric-mean, sequence, not"):
+        iw_sft("geometric_mean")
+    with pytest.raises(ValueError, match=r"q=\) knows current, old, not 'ema'"):
+        iw_sft(q="ema")

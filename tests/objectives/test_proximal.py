@@ -52,6 +52,10 @@ def test_a_clip_that_is_no_interval_around_one_is_refused(bad):
         psft(*bad)
 
 
+def test_a_clip_may_be_one_sided_or_closed():
+    assert psft(0.0, 0.0).name == "psft-0-0"
+
+
 @pytest.mark.parametrize("beta", [0.0, -1.0, float("nan")])
 def test_a_beta_that_is_not_positive_is_refused(beta):
     with pytest.raises(ValueError, match="beta above 0"):

@@ -149,3 +149,8 @@ def test_the_reductions_weight_sequences_differently():
     assert_close(directions[0], directions[2])
     assert float(directions[0] @ directions[1]) < 0.99
     assert float(directions[0] @ directions[3]) < 0.99
+
+
+def test_a_misspelt_accumulation_is_refused():
+    with pytest.raises(ValueError, match=r"accumulate=\) knows mean, sum, not 'add'"):
+        MicrobatchTokenMean(2, "add")

@@ -219,6 +219,8 @@ def test_stages_change_at_their_step():
     assert names == ["sft", "sft", "dft", "dft", "dft", eaft().name, eaft().name]
     assert schedule.needs == eaft().needs
     assert schedule.parts[:2] == (sft, dft)
+    assert schedule.name == "sft-then-dft-from-2-then-eaft-from-5"
+    assert schedule.title == f"{sft.title} → {dft.title} from 2 → {eaft().title} from 5"
 
 
 def test_a_warm_up_is_sft_before_the_objective():
@@ -244,3 +246,8 @@ def test_a_schedule_takes_at_least_one_step(steps):
     for make in (lambda: anneal(sft, dft, steps), lambda: warm_up(dft, steps)):
         with pytest.raises(ValueError, match="at least 1"):
             make()
+
+
+def test_a_misspelt_shape_is_refused():
+    with pytest.raises(ValueError, match=r"anneal\(shape=\) knows linear, cosine, not 'cos'"):
+        anneal(sft, dft, 3, "cos")

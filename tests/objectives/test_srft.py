@@ -24,5 +24,5 @@ def test_the_two_signs_order_states_oppositely(small):
 
 
 def test_there_is_no_third_form():
-    with pytest.raises(ValueError, match="a paper and a code form, got 'blog'"):
+    with pytest.raises(ValueError, match="knows paper, code, not 'blog'"):
         srft_weight("blog")

@@ -53,6 +53,11 @@ def test_the_normalised_weights_minimise_the_entropic_objective_on_the_simplex(s
     assert_close(found, best.x, rtol=0.0, atol=1e-4)
 
 
+def test_a_batch_of_certain_tokens_has_weights_of_one_and_no_nan():
+    t = TokenStats(logp=torch.zeros(1, 3), mask=torch.ones(1, 3, dtype=torch.bool))
+    assert talr.weight(t).tolist() == [[1.0, 1.0, 1.0]]
+
+
 def test_the_temperature_skips_empty_responses_and_survives_an_impossible_token():
     logp = torch.tensor([[-1.0, -3.0], [0.0, 0.0], [-torch.inf, -1.0]], dtype=torch.float64)
     mask = torch.tensor([[True, True], [False, False], [True, True]])

@@ -69,6 +69,26 @@ def test_a_crash_without_targets_says_how_to_keep_the_graph(losses):
     assert report.diagnosis == ("all-masked batch fails",)
     assert "requires_grad" in report.finding("all-masked").message
     assert [f.check for f in report.deviations] == ["all-masked"]
+    assert report.finding("all-masked").case.endswith("N=40")  # it crashes with N as without
+
+
+def test_an_empty_batch_that_fails_without_n_only_is_shown_without_n(losses):
+    finding = check_loss_function(losses.build(divide="unclamped"), claims_to_be=dt.dft).finding(
+        "all-masked"
+    )
+    assert finding.diagnosis == "all-masked batch fails where no N is given"
+    assert finding.case.endswith("N=None")
+
+
+def test_a_poisoned_gradient_is_told_from_a_poisoned_value(losses):
+    poisoned = check_loss_function(
+        nan_gradient_without_targets(losses.build()), claims_to_be=dt.dft
+    )
+    assert "and the gradient NaN" in poisoned.finding("all-masked").message
+    shifted = check_loss_function(
+        lambda z, y, n=None: losses.build()(z, y, n) + 1, claims_to_be=dt.dft
+    )
+    assert "the value is 1:" in shifted.finding("all-masked").message
 
 
 def test_another_ignore_index_is_tried_where_there_is_a_parameter(losses):

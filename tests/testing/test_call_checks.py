@@ -84,6 +84,19 @@ def test_what_is_no_function_is_caught(losses, wrong, check, diagnosis, message)
     assert {f.check for f in report.deviations} <= {"mutation", "determinism", "random-state"}
 
 
+def test_where_calls_differ_nothing_else_is_diagnosed(losses):
+    right, calls = losses.build(), []
+
+    def drifts(logits, labels, n=None):
+        calls.append(1)
+        return right(logits, labels, n) * (1 + 0.1 * len(calls))
+
+    report = check_loss_function(drifts, claims_to_be=dt.dft)
+    assert report.finding("gradient").status == "NO"
+    assert report.finding("random-state").status == "n.a."
+    assert report.diagnosis == ("not deterministic",)
+
+
 def test_the_global_random_state_is_left_as_it_was(losses):
     before = torch.get_rng_state()
     check_loss_function(draws(losses.build()), claims_to_be=dt.dft)

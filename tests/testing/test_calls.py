@@ -1,5 +1,7 @@
 """The forms of call that are tried, and what is said where none works."""
 
+import sys
+
 import pytest
 import torch
 
@@ -68,16 +70,29 @@ def test_a_loss_that_fails_without_a_count_is_checked_with_one(losses):
         (lambda z, y, n=None: z.argmax(), "not a floating-point"),
         (lambda z, y, n=None: z.sum().to("meta"), "on meta"),
         (lambda z, y, n=None: z["loss"], "raises"),
+        (lambda z, y: sys.exit(3), "raises SystemExit: 3"),
         (lambda z, y, n, attention_mask: z.sum(), "fit neither"),
+        (lambda z, y: z[:, 1:].sum(-1), "returns shape [4, 7], not a scalar"),
+        (lambda z, y: z[:, :-1, 0], "not a scalar"),
+        (lambda z, y: (z * torch.ones(3)).sum(), "raises RuntimeError"),
+        (torch.dot, "raises"),  # its signature cannot be read
+        (torch.nn.CrossEntropyLoss, "is a class: name an instance of it"),
     ],
 )
 def test_a_loss_that_cannot_be_called_says_why(loss, message):
     report = check_loss_function(loss, claims_to_be=dt.dft)
     assert report.verdict == "could not be checked"
     assert message in report.failure
+    assert "returns" not in message or "raises" not in report.failure
     assert not report.conforms
     with pytest.raises(CallError):
         recognised(loss)
+
+
+def test_the_logits_are_the_first_item_of_the_outputs(losses):
+    right = losses.build()
+    loss = recognised(lambda outputs, labels, n=None: right(outputs[0], labels, n))
+    assert loss.form.text == "f(outputs, labels, N)"
 
 
 def test_a_wrong_guess_of_the_form_raises_no_warnings(losses, recwarn):

@@ -83,6 +83,10 @@ def test_a_constant_multiple_is_recognised():
         lambda c: 3 * gradient(claim, c), dt.dft, dt.TokenMean(), batches(), same
     )
     assert found == ("scaled by 3",)
+    nothing = lambda c: 0 * gradient(claim, c)  # noqa: E731
+    assert forms.diagnose(nothing, dt.dft, dt.TokenMean(), batches(), same) == (
+        "no gradient at all",
+    )
 
 
 def test_size_and_weight_at_targets_count_the_target_too():

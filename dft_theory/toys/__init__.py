@@ -1,0 +1,1 @@
+"""A task small enough to train a thousand policies on, and to measure without sampling."""
