@@ -26,6 +26,7 @@ EXCERPT = (
     "stop-gradient-decides-the-sign",
     "sequence-weight-underflows",
 )
+EXPERIMENTS = ("capability-continuum", "compute-boundary", "bandit-orbits")
 FAMILIES = {
     "probability": "The weight is a function of the target's probability p",
     "state": "The weight reads the whole next-token distribution",
@@ -276,6 +277,20 @@ def cost(record: Mapping[str, Any]) -> str:
     return "\n".join([head, *lines, tail])
 
 
+def experiments(root: Path) -> str:
+    """Each toy experiment's question, and how its predictions fared."""
+    lines = ["| question | script | predictions that held | missed |", "|---|---|---|---|"]
+    for name in EXPERIMENTS:
+        run = results.RunStore(root / "experiments/results").run(name, "full")
+        outcome, script = run.summary()["outcome"], f"experiments/{name.replace('-', '_')}.py"
+        missed = [key for key, found in outcome.items() if not found["holds"]]
+        lines.append(
+            f"| {run.manifest()['question']} | [{name}]({script}) | "
+            f"{len(outcome) - len(missed)} of {len(outcome)} | {', '.join(missed) or 'none'} |"
+        )
+    return "\n".join(lines)
+
+
 def blocks(root: Path) -> dict[str, Callable[[], str]]:
     """Every generated part by name, from the records below `root`. Raises: RecordError."""
     run = root / "experiments/results/real-model-tokens/smollm2-135m-instruct-gsm8k-n64"
@@ -289,6 +304,7 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
         "claims": claims_table,
         "verify": lambda: verify_excerpt(results.read_json(ledger)),
         "peers": lambda: peers(results.read_json(root / "experiments/results/peers/peers.json")),
+        "experiments": lambda: experiments(root),
         "cost": lambda: cost(
             results.read_json(root / "experiments/results/benchmarks/objectives.json")
         ),

@@ -75,7 +75,7 @@ def expect(data: FigureData) -> None:
         else:
             lead = past & (p0 >= 0.01) & (s < 10 * theory)
             require((sampled > 0.04)[lead].all(), "noise: there DFT leads at T = 1")
-            require((sampled < 0.06)[s > 30 * theory].all(), "a lead that fades with training")
+            require((abs(sampled) < 0.05)[s > 50 * theory].all(), "a lead that fades with training")
             require((sampled < 0)[past & (p0 < 0.002)].all(), "and that the weakest lack")
     ends = {n: data.where(row="slice", objective=n) for n in ALPHAS}
     for name, t in ends.items():
@@ -123,7 +123,9 @@ def plot(data: FigureData) -> matplotlib.figure.Figure:
     for row, (eps, words) in enumerate(((0.0, "clean"), (NOISE, "30 % noise"))):
         p0, s, theory, sampled, greedy = gaps(data, eps)
         x, y = np.unique(p0), np.unique(s)
-        for axis, values, how in zip(axes[row, 1:], (sampled, greedy), ("T = 1", "greedy")):
+        for axis, values, how in zip(
+            axes[row, 1:], (sampled, greedy), ("T = 1", "greedy"), strict=True
+        ):
             order = np.lexsort((p0, s))
             grid = values[order].reshape(len(y), len(x))
             mesh = axis.pcolormesh(edges(x), edges(y), grid, cmap=COLORS, norm=norm)

@@ -71,7 +71,7 @@ def expect(data: FigureData) -> None:
     require((number["rl"] > number["rft-dft"])[inner].all(), "and RL more than DFT")
     for of in (kl, number):
         require(np.allclose(of["rl"][:-1], of["rft-iw-sft"][:-1], atol=1e-4), "RL = iw-SFT")
-    require((np.diff(number["sft"])[3:] > 0).all(), "the expert's variety grows under SFT")
+    require(number["sft"][-1] > number["sft"][0] + 0.5, "SFT learns the expert's variety")
     require((np.diff(number["dft"])[3:] < 0).all(), "and shrinks under DFT")
     for method in LOOKS:
         j, far, left, bound = ends(data, method)
