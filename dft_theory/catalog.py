@@ -304,6 +304,9 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
         "claims": claims_table,
         "verify": lambda: verify_excerpt(results.read_json(ledger)),
         "peers": lambda: peers(results.read_json(root / "experiments/results/peers/peers.json")),
+        "mutation": lambda: mutation(
+            results.read_json(root / "experiments/results/mutation/mutation.json")
+        ),
         "experiments": lambda: experiments(root),
         "cost": lambda: cost(
             results.read_json(root / "experiments/results/benchmarks/objectives.json")
