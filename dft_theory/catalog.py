@@ -16,6 +16,7 @@ from dft_theory import results
 from dft_theory.citations import citation
 from dft_theory.claims import CLAIMS
 from dft_theory.claims.base import Standing
+from dft_theory.experiment import EXPERIMENTS
 from dft_theory.objectives import MIXTURES, OBJECTIVES, Objective
 
 EXCERPT = (
@@ -26,7 +27,6 @@ EXCERPT = (
     "stop-gradient-decides-the-sign",
     "sequence-weight-underflows",
 )
-EXPERIMENTS = ("capability-continuum", "compute-boundary", "bandit-orbits")
 FAMILIES = {
     "probability": "The weight is a function of the target's probability p",
     "state": "The weight reads the whole next-token distribution",

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
-from dft_theory import ledger, results, specs, testing
+from dft_theory import experiment, ledger, results, specs, testing
 from dft_theory.claims import CLAIMS, Verdict
 from dft_theory.objectives import OBJECTIVES, Objective, objectives
 from dft_theory.registry import UnknownNameError
@@ -127,6 +128,28 @@ def xray_(options: argparse.Namespace) -> int:
 
         save(found, options.draw)
     return 0
+
+
+def experiments(options: argparse.Namespace) -> int:
+    """Run toy experiments, on seeds of their own against the record, or to write the record."""
+    scripts = experiment.scripts(options.names, Path.cwd())
+    tier = "full" if options.full else "quick"
+    bar = tqdm(total=len(scripts), desc=f"experiments --{tier}", disable=None, leave=False)
+    failed, started = [], time.perf_counter()
+    for script, seconds, report, agrees in experiment.run(scripts, tier, options.jobs):
+        name = script.stem.replace("_", "-")
+        tqdm.write(f"{name}, {seconds:.0f} s\n{report}\n")
+        bar.update()
+        failed += [] if agrees else [name]
+    bar.close()
+    print(
+        f"{len(scripts) - len(failed)} of {len(scripts)} experiments "
+        f"{'recorded' if options.full else 'agree with their records on other seeds'}, "
+        f"{time.perf_counter() - started:.0f} s"
+    )
+    for name in failed:
+        print(f"FAILED {name}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def figures(options: argparse.Namespace) -> int:
@@ -253,6 +276,16 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--thorough", action="store_true", help="more sizes, seeds and cases")
     verb.add_argument("--out", default="report", metavar="FOLDER", help="default: report")
     verb.set_defaults(run=reproduce)
+
+    verb = verbs.add_parser("experiments", help="when DFT helps and when it hurts, on toys")
+    verb.add_argument("names", nargs="*", metavar="EXPERIMENT")
+    tier = verb.add_mutually_exclusive_group()
+    tier.add_argument(
+        "--quick", action="store_true", help="other seeds against the record (default)"
+    )
+    tier.add_argument("--full", action="store_true", help="write the record anew")
+    verb.add_argument("--jobs", type=int, default=2, help="how many at a time, a thread each")
+    verb.set_defaults(run=experiments)
 
     verb = verbs.add_parser("figures", help="redraw figures from their records")
     verb.add_argument("names", nargs="*", metavar="FIGURE")

@@ -1,17 +1,30 @@
 """An experiment: a question, predictions with numbers written before the run, and what came out."""
 
 import argparse
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from scipy.special import stdtrit
+from torch import Tensor
+
 from dft_theory import provenance
+from dft_theory.registry import UnknownNameError
 from dft_theory.results import Run, RunStore
 
 Rows = Sequence[Mapping[str, Any]]
 Outcome = dict[str, dict[str, Any]]
+Judged = tuple[bool, dict[str, float]]
+
+# In the order in which they are best read; the script of "a-b" is `experiments/a_b.py`.
+EXPERIMENTS = ("capability-continuum", "compute-boundary", "bandit-orbits")
 
 
 @dataclass(frozen=True)
@@ -24,7 +37,7 @@ class Prediction:
 
     name: str
     statement: str
-    judge: Callable[[Rows], tuple[bool, dict[str, float]]]
+    judge: Callable[[Rows], Judged]
     written: str = "before any run"
 
 
@@ -95,3 +108,81 @@ class Experiment:
             held = "held  " if outcome[p.name]["holds"] else "FAILED"
             lines.append(f"{held} {p.name}: {p.statement} [{', '.join(numbers)}]")
         return "\n".join(lines)
+
+
+# --- all of them --------------------------------------------------------------------------------
+
+
+def scripts(names: Sequence[str], start: Path) -> list[Path]:
+    """The scripts of experiments, of all without names, from the checkout `start` or our own.
+
+    Raises: UnknownNameError; FileNotFoundError outside a checkout.
+    """
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise UnknownNameError("experiment", name, EXPERIMENTS)
+    for root in (start, Path(__file__).resolve().parents[1]):
+        if (root / "experiments" / "results").is_dir():
+            files = [f"{name.replace('-', '_')}.py" for name in names or EXPERIMENTS]
+            return [root / "experiments" / file for file in files]
+    raise FileNotFoundError(
+        "there is no folder experiments here: they come with the repository, not with the "
+        "installed package; run this from a checkout"
+    )
+
+
+def run(scripts: Sequence[Path], tier: str, jobs: int) -> Iterator[tuple[Path, float, str, bool]]:
+    """Each script in a process of one thread, `jobs` at a time, as they end.
+
+    Gives the script, its seconds, its report and whether it agrees with its record.
+    """
+
+    def one(script: Path) -> tuple[Path, float, str, bool]:
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, str(script), f"--{tier}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        said = (done.stdout + done.stderr).strip()
+        return script, time.perf_counter() - started, said, done.returncode == 0
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for future in as_completed([pool.submit(one, script) for script in scripts]):
+            yield future.result()
+
+
+# --- what a judge reads in rows of {keys, metric: [a value for each seed]} ----------------------
+
+
+def values(rows: Rows, metric: str, **where: object) -> Tensor:
+    """The values of each seed in the one row with these keys, `[seeds]`, float64.
+
+    Raises: ValueError where no row has them, or several do.
+    """
+    found = [r for r in rows if all(r.get(key) == value for key, value in where.items())]
+    if len(found) != 1:
+        cell = ", ".join(f"{key} {value}" for key, value in where.items())
+        raise ValueError(f"{len(found) or 'no'} cell has {cell}: a judgement reads exactly one")
+    return torch.tensor(found[0][metric], dtype=torch.float64)
+
+
+def lies(low: float, high: float, **each: Tensor) -> Judged:
+    """Whether every seed is strictly between; means and extremes are the numbers."""
+    holds, numbers = True, dict[str, float]()
+    for name, value in each.items():
+        holds &= bool(((value > low) & (value < high)).all())
+        numbers |= {name: value.mean().item()}
+        numbers |= {f"{name} least": value.min().item(), f"{name} most": value.max().item()}
+    return holds, numbers
+
+
+def interval(difference: Tensor) -> tuple[float, float]:
+    """The paired 95 % t interval of a mean difference over seeds `[n]`, n >= 2."""
+    if len(difference) < 2:
+        raise ValueError("an interval needs at least two seeds")
+    half = float(stdtrit(len(difference) - 1, 0.975)) * difference.std().item()
+    half /= len(difference) ** 0.5
+    return difference.mean().item() - half, difference.mean().item() + half

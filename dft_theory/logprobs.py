@@ -99,10 +99,13 @@ def token_stats(
     hold NaN or +inf or are all -inf, or a need that cannot be computed; TypeError for logits that
     are not floating point.
     """
-    _check(logits, labels, ignore_index)
-    shifted = align(logits, labels)
-    stats = _stats(*shifted, ignore_index, needs)
-    return _with_references(stats, needs, ref_logits, old_logits, labels, ignore_index)
+    aligned = {}
+    given = (("logits", logits), ("ref_logits", ref_logits), ("old_logits", old_logits))
+    for name, each in given:
+        if each is not None:
+            _check(each, labels, ignore_index, name)
+            aligned[name], targets = align(each, labels)
+    return target_stats(**aligned, targets=targets, ignore_index=ignore_index, needs=needs)
 
 
 def target_stats(
@@ -111,11 +114,13 @@ def target_stats(
     *,
     ignore_index: int = IGNORE_INDEX,
     needs: Collection[str] = (),
+    ref_logits: Tensor | None = None,
+    old_logits: Tensor | None = None,
 ) -> TokenStats:
     """As `token_stats`, for logits `[B, T, V]` that already stand at their targets `[B, T]`."""
     _check(logits, targets, ignore_index)
-    _refuse(set(needs) - _COMPUTED)
-    return _stats(logits, targets, ignore_index, needs)
+    stats = _stats(logits, targets, ignore_index, needs)
+    return _with_references(stats, needs, ref_logits, old_logits, targets, ignore_index)
 
 
 _COMPUTED = {"targets", "entropy", "log_probs"}
@@ -164,7 +169,7 @@ def _with_references(
     needs: Collection[str],
     ref_logits: Tensor | None,
     old_logits: Tensor | None,
-    labels: Tensor,
+    targets: Tensor,
     ignore_index: int,
 ) -> TokenStats:
     """`stats` with what frozen models say of the same targets."""
@@ -174,9 +179,9 @@ def _with_references(
         ("old_logits", old_logits, ("old_logp",)),
     ):
         if logits is not None and missing & set(names):
-            _check(logits, labels, ignore_index, name)
+            _check(logits, targets, ignore_index, name)
             with torch.no_grad():
-                frozen = _stats(*align(logits, labels), ignore_index, ("log_probs",), name)
+                frozen = _stats(logits, targets, ignore_index, ("log_probs",), name)
             values = (frozen.logp, frozen.log_probs)
             found: dict[str, Any] = dict(zip(names, values, strict=False))
             stats = replace(stats, **{n: found[n] for n in missing & set(names)})

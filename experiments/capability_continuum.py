@@ -16,7 +16,6 @@ capability continuum of arXiv 2510.00526. Deviation: 26,000 parameters, 10 state
 """
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,18 +25,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dft_theory.experiment import Experiment, Prediction, Rows
+from dft_theory.experiment import Experiment, Judged, Prediction, Rows, lies, values
 from dft_theory.objectives import objectives
-from dft_theory.seeding import generator
 from dft_theory.toys import chain
 from dft_theory.toys.bases import Pretraining, bases, blank
-from dft_theory.toys.chain import BASE_STYLE, TEACHER_STYLE, Chain, Split
 from dft_theory.toys.stacked import Recipe, Run, Stack, train
+from dft_theory.toys.worlds import (
+    World,
+    at_best_rate,
+    exact,
+    listed,
+    mean,
+    own_samples,
+    sampled_accuracy,
+    wrong_p,
+)
 
 METHODS = ("sft", "power-0.5", "dft")
 SELVES = {"self-1": 1, "self-8": 8}  # in place of a noise: the base's own samples a prompt
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
-Judged = tuple[bool, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -58,35 +64,9 @@ class Size:
     pretraining: Pretraining = Pretraining()  # noqa: RUF009 (frozen)
 
 
-@dataclass(frozen=True)
-class World:
-    """What one seed fixes: rules, prompts, and right responses to the held-out ones."""
-
-    seed: int
-    chain: Chain
-    split: Split
-    validation: Tensor
-    test: Tensor
-    unseen: Tensor
-
-    @classmethod
-    def of(cls, seed: int, size: Size) -> "World":
-        """The world of a seed."""
-        rules = Chain.random(seed)
-        split = Split.random(seed, train=size.demos, held_out=size.held_out)
-        g = generator(seed, "capability-continuum", "held out")
-        asked = split.validation, split.test, split.unseen
-        return cls(seed, rules, split, *(chain.write(a, rules.law(), BASE_STYLE, g) for a in asked))
-
-    def taught(self, eps: float) -> Tensor:
-        """The teacher's demonstrations."""
-        g = generator(self.seed, "capability-continuum", "teacher", str(eps))
-        return chain.write(self.split.train, self.chain.law("uniform", eps), TEACHER_STYLE, g)
-
-
 def measure(size: Size) -> list[dict[str, Any]]:
     """One row for each base, and for each (source, prior, objective) at its best rate."""
-    worlds = [World.of(seed, size) for seed in size.seeds]
+    worlds = [World.of(seed, demos=size.demos, held_out=size.held_out) for seed in size.seeds]
     every = bases(size.seeds, size.priors, size.pretraining, cache=CACHE)
     rows: list[dict[str, Any]] = []
     for i, p0 in enumerate(size.priors):
@@ -94,88 +74,32 @@ def measure(size: Size) -> list[dict[str, Any]]:
         told = exact(base, base, [w.test for w in worlds])
         rows.append({"source": "none", "p0": p0, "objective": "base", **listed(told)})
         taught = {eps: [w.taught(eps) for w in worlds] for eps in size.noise}
-        own = {name: itself(base, worlds, n) for name, n in SELVES.items() if p0 in size.controls}
+        own = {
+            name: own_samples(base, worlds, n) for name, n in SELVES.items() if p0 in size.controls
+        }
         for source, demos in (taught | own).items():
             cell = {"source": source, "p0": p0}
             rows += [cell | row for row in trained(base, worlds, demos, size)]
     return rows
 
 
-def itself(base: Stack, worlds: Sequence[World], each: int) -> list[Tensor]:
-    """What each base writes to its own training prompts, `each` samples a prompt."""
-    asked = torch.stack([w.split.train.repeat(each, 1) for w in worlds])
-    g = generator(worlds[0].seed, "capability-continuum", "self", each)
-    return list(base.sample(asked, generator=g))
-
-
 def trained(
     base: Stack, worlds: Sequence[World], demos: Sequence[Tensor], size: Size
 ) -> list[dict[str, Any]]:
-    """Every objective, rate and world of one cell in one stack; a row for each objective."""
-    grid = list(itertools.product(METHODS, size.rates, range(len(worlds))))
-    runs = [
-        Run(objective=objectives[m], rate=r, demos=demos[i], seed=worlds[i].seed)
-        for m, r, i in grid
-    ]
-    rows = [i for _, _, i in grid]
-    start = base[rows]
-
-    def held(name: str) -> Tensor:
-        return torch.stack([getattr(worlds[i], name) for i in rows])
-
-    validation, shape = held("validation"), (len(METHODS), len(size.rates), len(worlds))
-
-    def score(stack: Stack, tokens: Tensor, metric: Callable[..., Tensor]) -> Tensor:
-        t = stack.stats(tokens, needs=("log_probs",))
-        return metric(t).unflatten(0, tokens.shape[:2]).mean(-1)
-
-    done = train(
-        start,
-        runs,
-        Recipe(steps=size.steps),
-        validate=lambda stack: score(stack, validation, chain.greedy),
-        every=25,
-    )
-    values = exact(done.last, start, [worlds[i].test for i in rows])
-    values["early_greedy"] = score(done.best, held("test"), chain.greedy)
-    values["unseen"] = score(done.last, held("unseen"), lambda t: chain.content_logp(t).exp())
-    values["wrong_p"] = wrong_p(done.last, [worlds[i].chain for i in rows], runs)
-    table = {key: value.view(shape) for key, value in values.items()}
-    sampled = score(done.last, validation, lambda t: chain.content_logp(t).exp()).view(shape)
-    early = done.scores.amax(0).view(shape).mean(-1)
+    """A row for each objective of one cell."""
     found = []
-    for m, name in enumerate(METHODS):
-        best, best_early = int(sampled[m].mean(-1).argmax()), int(early[m].argmax())
-        told = {key: value[m, best] for key, value in table.items()}
-        told["early_greedy"] = table["early_greedy"][m, best_early]
-        chosen = {"objective": name, "rate": size.rates[best], "early_rate": size.rates[best_early]}
-        by_rate = [float(f"{x:.3g}") for x in sampled[m].mean(-1).tolist()]
-        found.append(chosen | {"validation": by_rate} | listed(told))
+    chosen = [objectives[name] for name in METHODS]
+    for best in at_best_rate(base, worlds, demos, chosen, size.rates, Recipe(steps=size.steps)):
+        told = exact(best.last, base, [w.test for w in worlds])
+        test, unseen = (torch.stack([getattr(w, of) for w in worlds]) for of in ("test", "unseen"))
+        told["early_greedy"] = mean(best.early, test, chain.greedy)
+        told["unseen"] = mean(best.last, unseen, sampled_accuracy)
+        told["wrong_p"] = wrong_p(best.last, worlds, demos)
+        chosen_rates = {"rate": best.rate, "early_rate": best.early_rate}
+        by_rate = [float(f"{x:.3g}") for x in best.validation]
+        row = {"objective": best.objective.name, **chosen_rates, "validation": by_rate}
+        found.append(row | listed(told))
     return found
-
-
-def exact(stack: Stack, base: Stack, tokens: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The metrics of each row on its own right responses, means over prompts, each `[K]`."""
-    asked = torch.stack(list(tokens))
-    needs = ("log_probs", "entropy")
-    told = chain.summary(stack.stats(asked, needs=needs), base.stats(asked, needs=needs))
-    return {key: value.unflatten(0, asked.shape[:2]).mean(-1) for key, value in told.items()}
-
-
-def wrong_p(stack: Stack, worlds: Sequence[Chain], runs: Sequence[Run]) -> Tensor:
-    """Mean probability of the wrong states among the demonstrations; NaN where there are none."""
-    demos = torch.stack([r.demos for r in runs])
-    wrong = torch.stack([~w.follows(r.demos, w.right) for w, r in zip(worlds, runs, strict=True)])
-    p = stack.stats(demos).logp[:, chain.CONTENT].exp().unflatten(0, demos.shape[:2])
-    return (p * wrong).sum((1, 2)) / wrong.sum((1, 2))
-
-
-def listed(values: dict[str, Tensor]) -> dict[str, list[float | None]]:
-    """JSON values in four digits, one for each seed."""
-    return {
-        key: [None if math.isnan(x) else float(f"{x:.4g}") for x in value.tolist()]
-        for key, value in values.items()
-    }
 
 
 # --- what the rows say --------------------------------------------------------------------------
@@ -183,25 +107,12 @@ def listed(values: dict[str, Tensor]) -> dict[str, list[float | None]]:
 
 def of(rows: Rows, source: object, p0: float, objective: str, metric: str) -> Tensor:
     """The values of each seed. Raises: ValueError where the grid has no such cell."""
-    for row in rows:
-        if (row["source"], row["p0"], row["objective"]) == (source, p0, objective):
-            return torch.tensor(row[metric], dtype=torch.float64)
-    raise ValueError(f"no cell has source {source}, p0 {p0} and objective {objective}")
+    return values(rows, metric, source=source, p0=p0, objective=objective)
 
 
 def gap(rows: Rows, source: object, p0: float, metric: str) -> Tensor:
     """DFT - SFT of each seed, each objective at its own best rate."""
     return of(rows, source, p0, "dft", metric) - of(rows, source, p0, "sft", metric)
-
-
-def lies(low: float, high: float, **values: Tensor) -> Judged:
-    """Whether every seed is strictly between; means and extremes are the numbers."""
-    holds, numbers = True, {}
-    for name, value in values.items():
-        holds &= bool(((value > low) & (value < high)).all())
-        numbers |= {name: value.mean().item()}
-        numbers |= {f"{name} least": value.min().item(), f"{name} most": value.max().item()}
-    return holds, numbers
 
 
 def priors_are_exact(rows: Rows) -> Judged:
@@ -439,7 +350,7 @@ FULL = Size(
 def speed() -> dict[str, float]:
     """Runs a second, a cell of 27 as one stack and one at a time."""
     size = Size((0.6,), (), (0.3,), QUICK.rates, (0, 1, 2), steps=20)
-    worlds = [World.of(seed, size) for seed in size.seeds]
+    worlds = [World.of(seed) for seed in size.seeds]
     grid = list(itertools.product(METHODS, size.rates, worlds))
     runs = [Run(objective=objectives[m], rate=r, demos=w.taught(0.3), seed=0) for m, r, w in grid]
     start, recipe = Stack.fresh(blank(), range(len(runs))), Recipe(steps=size.steps)

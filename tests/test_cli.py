@@ -135,3 +135,24 @@ def test_check_says_what_a_loss_computes(their_losses, capsys, arguments, status
 def test_check_says_what_it_cannot_check(their_losses, capsys, arguments, text) -> None:
     assert cli.main(["check", *arguments]) == 2
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("agrees", "status"), [(True, 0), (False, 1)])
+def test_experiments_are_run_on_other_seeds_and_fail_together(monkeypatch, capsys, agrees, status):
+    def run(scripts, tier, jobs):
+        assert [s.name for s in scripts] == ["bandit_orbits.py", "compute_boundary.py"]
+        assert (tier, jobs) == ("quick", 2)
+        yield scripts[1], 1.0, "a question", True
+        yield scripts[0], 2.0, "another", agrees
+
+    monkeypatch.setattr(cli.experiment, "run", run)
+    assert cli.main(["experiments", "bandit-orbits", "compute-boundary"]) == status
+    said = capsys.readouterr()
+    assert "compute-boundary, 1 s\na question" in said.out
+    assert f"{2 if agrees else 1} of 2 experiments agree" in said.out
+    assert ("FAILED bandit-orbits" in said.err) is not agrees
+
+
+def test_an_unknown_experiment_is_refused_with_the_nearest(capsys):
+    assert cli.main(["experiments", "bandit-orbit"]) == 2
+    assert "Did you mean bandit-orbits" in capsys.readouterr().err

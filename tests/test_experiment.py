@@ -1,10 +1,15 @@
 """The shared form of an experiment: predictions are judged, recorded either way, and replicated."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import scipy.stats
+import torch
 
-from dft_theory.experiment import Experiment, Prediction, Rows
+from dft_theory import experiment as toys
+from dft_theory.experiment import EXPERIMENTS, Experiment, Prediction, Rows, interval, lies, values
+from dft_theory.registry import UnknownNameError
 from dft_theory.results import RecordError, RunStore
 
 
@@ -98,3 +103,48 @@ def test_one_size_has_to_be_named(tmp_path, arguments, capsys):
 def test_a_prediction_without_a_case_is_no_success(tmp_path):
     with pytest.raises(ValueError, match="no case"):
         experiment(tmp_path).outcome([])
+
+
+ROWS = [{"p0": 0.1, "method": m, "hits": v} for m, v in (("sft", [1, 2]), ("dft", [3, 3.5]))]
+
+
+def test_a_judgement_reads_exactly_one_row():
+    assert values(ROWS, "hits", method="dft").tolist() == [3, 3.5]
+    with pytest.raises(ValueError, match="2 cell has p0 0.1"):
+        values(ROWS, "hits", p0=0.1)
+    with pytest.raises(ValueError, match="no cell has p0 0.2, method dft"):
+        values(ROWS, "hits", p0=0.2, method="dft")
+
+
+def test_every_seed_must_lie_strictly_between():
+    gap = values(ROWS, "hits", method="dft") - values(ROWS, "hits", method="sft")
+    assert lies(1, 3, gap=gap) == (True, {"gap": 1.75, "gap least": 1.5, "gap most": 2.0})
+    assert not lies(1.5, 3, gap=gap)[0]
+    assert not lies(1, 2, gap=gap)[0]
+
+
+def test_the_interval_is_that_of_a_paired_t_test():
+    a, b = (torch.randn(5, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
+    known = scipy.stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert interval(a - b) == pytest.approx((known.low, known.high), rel=1e-5)
+    with pytest.raises(ValueError, match="two seeds"):
+        interval(torch.ones(1))
+
+
+def test_scripts_are_found_by_name_in_a_checkout(tmp_path):
+    root = Path(__file__).resolve().parents[1]
+    assert all(script.is_file() for script in toys.scripts((), root))
+    assert len(toys.scripts((), tmp_path)) == len(EXPERIMENTS)  # the package's own checkout
+    [script] = toys.scripts(("bandit-orbits",), root)
+    assert script == root / "experiments" / "bandit_orbits.py"
+    with pytest.raises(UnknownNameError, match="bandit-orbits"):
+        toys.scripts(("bandit",), root)
+
+
+def test_scripts_run_in_their_own_processes_and_say_whether_they_agree(tmp_path):
+    good, bad = tmp_path / "good.py", tmp_path / "bad.py"
+    good.write_text("import os, sys; print(sys.argv[1], os.environ['OMP_NUM_THREADS'])")
+    bad.write_text("raise SystemExit('held in the record: nothing')")
+    found = {script.stem: rest for script, *rest in toys.run([good, bad], "quick", jobs=2)}
+    assert found["good"][1:] == ["--quick 1", True]
+    assert found["bad"][1:] == ["held in the record: nothing", False]

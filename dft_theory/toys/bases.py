@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dft_theory import logprobs
 from dft_theory.objectives import sft
@@ -52,37 +53,56 @@ def text(world: Chain, p0: float, n: int, share: float, g: torch.Generator) -> t
 
 def pretrain(seeds: Sequence[int], priors: Sequence[float], how: Pretraining) -> Stack:
     """A base for each seed and prior, prior running fastest."""
-
-    def grown(start: Stack, cells: Sequence[tuple[int, float]], steps: int, rate: float) -> Stack:
-        recipe = Recipe(steps=steps, batch=how.batch)
-        runs = []
-        for seed, p0 in cells:
-            g = generator(seed, "toys", "base", str(p0), steps)
-            read = text(Chain.random(seed), p0, steps * how.batch, how.copies, g)
-            runs.append(Run(objective=sft, rate=rate, demos=read, seed=seed))
-        return train(start, runs, recipe).last
-
-    trunk = Stack.fresh(blank(), seeds)
-    trunk = grown(trunk, [(s, 0.5) for s in seeds], how.trunk, how.rate)
     cells = [(seed, p0) for seed in seeds for p0 in priors]
-    rows = [seeds.index(seed) for seed, _ in cells]
-    return grown(trunk[rows], cells, how.branch, how.branch_rate)
+    return _branches(_trunks(seeds, how), cells, how)
+
+
+def _trunks(seeds: Sequence[int], how: Pretraining) -> dict[int, Tensor]:
+    start = Stack.fresh(blank(), seeds)
+    cells = [(seed, 0.5) for seed in seeds]
+    return dict(zip(seeds, _grown(start, cells, how.trunk, how.rate, how).flat, strict=True))
+
+
+def _branches(
+    trunks: dict[int, Tensor], cells: Sequence[tuple[int, float]], how: Pretraining
+) -> Stack:
+    start = Stack(torch.stack([trunks[seed] for seed, _ in cells]), blank())
+    return _grown(start, cells, how.branch, how.branch_rate, how)
+
+
+def _grown(
+    start: Stack, cells: Sequence[tuple[int, float]], steps: int, rate: float, how: Pretraining
+) -> Stack:
+    runs = []
+    for seed, p0 in cells:
+        g = generator(seed, "toys", "base", str(p0), steps)
+        read = text(Chain.random(seed), p0, steps * how.batch, how.copies, g)
+        runs.append(Run(objective=sft, rate=rate, demos=read, seed=seed))
+    return train(start, runs, Recipe(steps=steps, batch=how.batch)).last
 
 
 def bases(
     seeds: Sequence[int], priors: Sequence[float], how: Pretraining, *, cache: Path | None = None
 ) -> Stack:
-    """`pretrain`, or what it gave before: kept in the folder `cache`, if there is one.
+    """`pretrain`, or what it gave before: each base is kept in the folder `cache`, if there is one.
 
     The key is the code that made it and what it was asked for.
     """
     if cache is None:
         return pretrain(seeds, priors, how)
-    made_by = (chain, stacked, transformer, logprobs, sft, text, pretrain, blank)
-    key = source_hash((made_by, torch.__version__, how, tuple(seeds), tuple(priors)))
-    file = cache / f"bases-{key[:16]}.npy"
-    if not file.exists():
-        buffer = io.BytesIO()
-        np.save(buffer, pretrain(seeds, priors, how).flat.numpy())
-        write_bytes(file, buffer.getvalue())
-    return Stack(torch.from_numpy(np.load(file)), blank())
+    made_by = (chain, stacked, transformer, logprobs, sft, text, _grown, blank)
+
+    def file(seed: int, p0: float) -> Path:
+        key = source_hash((made_by, torch.__version__, how, seed, float(p0)))
+        return cache / f"base-{key[:16]}.npy"
+
+    cells = [(seed, p0) for seed in seeds for p0 in priors]
+    missing = [cell for cell in cells if not file(*cell).exists()]
+    if missing:
+        trunks = _trunks(list(dict.fromkeys(seed for seed, _ in missing)), how)
+        for cell, row in zip(missing, _branches(trunks, missing, how).flat, strict=True):
+            buffer = io.BytesIO()
+            np.save(buffer, row.numpy())
+            write_bytes(file(*cell), buffer.getvalue())
+    rows = [torch.from_numpy(np.load(file(*cell))) for cell in cells]
+    return Stack(torch.stack(rows), blank())

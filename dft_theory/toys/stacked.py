@@ -150,6 +150,9 @@ class Recipe:
     """What all runs share. The rate falls by a cosine to 0; `clip` bounds the gradient's norm.
 
     AdamW has torch's defaults, and `decay` is its weight decay; SGD has neither momentum nor decay.
+    The gradient is multiplied by `scale` before it is clipped: 8 is what 8 accumulated batches
+    give that nobody divides. In `precision` "bfloat16" parameters and moments are rounded after
+    each step, and there is no master copy.
     """
 
     steps: int = 100
@@ -157,6 +160,8 @@ class Recipe:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     decay: float = 0.01
     clip: float = math.inf
+    scale: float = 1.0
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def rate(self, step: int) -> float:
         """Share of the learning rate that is left at a step."""
@@ -195,8 +200,9 @@ def train(
     """Train row k of `start` as run k says. `validate` gives a score `[K]`: more is better.
 
     It is asked at the start, each `every` steps and at the end. Without it, the end is the best.
-    Raises: ValueError where runs and rows do not match, or for an objective that needs more than
-    logits and labels.
+    The start is the reference, and the earlier policy, of objectives that need one.
+    Raises: ValueError where runs and rows do not match, or for an objective that needs what
+    neither model nor labels hold.
     """
     if len(runs) != len(start):
         raise ValueError(f"{len(runs)} runs do not fit a stack of {len(start)}")
@@ -212,9 +218,10 @@ def train(
     scores, best, best_step = [score], flat.clone(), torch.zeros(len(runs), dtype=torch.long)
     for step, tokens in enumerate(batches, start=1):
         flat.requires_grad_()
-        loss = summed_loss(*now.aligned(tokens), groups)
+        loss = summed_loss(now, start, tokens, groups)
         (grad,) = torch.autograd.grad(loss, flat)
         flat.requires_grad_(False)
+        grad *= recipe.scale
         if math.isfinite(recipe.clip):
             grad *= (recipe.clip / (grad.norm(dim=1, keepdim=True) + 1e-6)).clamp_max(1.0)
         update(grad, rates * recipe.rate(step - 1))
@@ -238,26 +245,39 @@ def together(runs: Sequence[Run]) -> list[tuple[Objective, list[int]]]:
 
 
 def summed_loss(
-    logits: Tensor, targets: Tensor, groups: Sequence[tuple[Objective, list[int]]]
+    now: Stack, start: Stack, tokens: Tensor, groups: Sequence[tuple[Objective, list[int]]]
 ) -> Tensor:
-    """Sum over runs of each one's mean surrogate over its tokens, logits `[K, N, T, V]`."""
+    """Sum over runs of each one's mean surrogate over its tokens `[K, N, P+T]`."""
+    logits, targets = now.aligned(tokens)
     mean = SumOver(targets[0].numel())
     losses = []
     for objective, rows in groups:
-        chosen = logits[rows].flatten(0, 1), targets[rows].flatten(0, 1)
-        stats = target_stats(*chosen, needs=objective.needs)
+        frozen = None
+        if REFERENCE & set(objective.needs):
+            with torch.no_grad():
+                frozen = start[rows].aligned(tokens[rows])[0].flatten(0, 1)
+        stats = target_stats(
+            logits[rows].flatten(0, 1),
+            targets[rows].flatten(0, 1),
+            needs=objective.needs,
+            ref_logits=frozen,
+            old_logits=frozen,
+        )
         losses.append(objective.surrogate(stats, reduction=mean))
     return torch.stack(losses).sum()
 
 
+REFERENCE = {"ref_logp", "ref_log_probs", "old_logp"}
+
 Update = Callable[[Tensor, Tensor], None]  # gradients `[K, P]`, learning rates `[K, 1]`
 
 
-def sgd(flat: Tensor, recipe: Recipe) -> Update:  # noqa: ARG001 (the same call as AdamW's)
+def sgd(flat: Tensor, recipe: Recipe) -> Update:
     """Moves `flat` against the gradient."""
 
     def update(grad: Tensor, rates: Tensor) -> None:
         flat.sub_(rates * grad)
+        rounded(recipe, flat)
 
     return update
 
@@ -277,8 +297,16 @@ def adamw(flat: Tensor, recipe: Recipe) -> Update:
         scale = torch.sqrt(square, out=grad).div_(math.sqrt(1 - b2**count)).add_(eps)
         step = torch.div(mean, scale, out=grad)
         flat.addcmul_(step, -rates / (1 - b1**count))
+        rounded(recipe, flat, mean, square)
 
     return update
+
+
+def rounded(recipe: Recipe, *tensors: Tensor) -> None:
+    """Leaves in each tensor what its precision can hold."""
+    if recipe.precision == "bfloat16":
+        for tensor in tensors:
+            tensor.copy_(tensor.bfloat16())
 
 
 UPDATES: dict[str, Callable[[Tensor, Recipe], Update]] = {"adamw": adamw, "sgd": sgd}

@@ -11,7 +11,8 @@ import torch
 from dft_theory.results import RunStore
 from dft_theory.toys import chain
 from dft_theory.toys.bases import Pretraining
-from dft_theory.toys.stacked import Run, Stack
+from dft_theory.toys.stacked import Stack
+from dft_theory.toys.worlds import World, wrong_p
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "experiments" / "capability_continuum.py"
@@ -72,10 +73,9 @@ def test_wrong_states_are_followed_where_there_are_any(rows):
 
 
 def test_wrong_p_is_the_mean_over_wrong_states_only():
-    world = experiment.World.of(3, TINY)
+    world = World.of(3, demos=TINY.demos, held_out=TINY.held_out)
     demos = world.taught(0.5)
     stack = Stack.fresh(experiment.blank(), (0,))
-    run = Run(objective=experiment.objectives["sft"], rate=0.1, demos=demos, seed=0)
     p = stack.stats(demos).logp.exp()[:, chain.CONTENT]
     each = [
         p[i, t].item()
@@ -83,13 +83,13 @@ def test_wrong_p_is_the_mean_over_wrong_states_only():
         for t in range(3)
         if not world.chain.follows(demos, world.chain.right)[i, t]
     ]
-    found = experiment.wrong_p(stack, [world.chain], [run]).item()
+    found = wrong_p(stack, [world], [demos]).item()
     assert 0 < len(each) < p.numel()
     assert found == pytest.approx(sum(each) / len(each), rel=1e-5)
 
 
 def test_held_out_responses_are_right_and_their_prompts_new():
-    world = experiment.World.of(3, TINY)
+    world = World.of(3, demos=TINY.demos, held_out=TINY.held_out)
     right = world.chain.right
     for held in (world.validation, world.test, world.unseen):
         assert bool(world.chain.follows(held, right).all())

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dft_theory.experiment import Experiment
+from dft_theory.experiment import EXPERIMENTS, Experiment
 from dft_theory.results import RunStore
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 STORE = RunStore(FOLDER / "results")
-NAMES = ("bandit_orbits", "compute_boundary", "capability_continuum")
+NAMES = [name.replace("-", "_") for name in EXPERIMENTS]
 
 
 def load(name: str):
@@ -27,6 +27,11 @@ def load(name: str):
 
 def experiment(name: str) -> Experiment:
     return load(name).EXPERIMENT
+
+
+def test_every_experiment_with_a_full_record_is_named() -> None:
+    records = {file.parents[1].name for file in STORE.root.glob("*/full/summary.json")}
+    assert records == set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("name", NAMES)

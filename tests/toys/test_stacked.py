@@ -1,7 +1,9 @@
 """A stack of K is K toy transformers: logits, gradients, updates, and whose data each one sees."""
 
+import copy
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,6 +33,7 @@ def demos(seed: int, n: int = 7) -> torch.Tensor:
 
 def alone(policy: ToyTransformer, run: Run, recipe: Recipe) -> ToyTransformer:
     """Torch's own optimiser, schedule and clipping on one policy."""
+    before = copy.deepcopy(policy)
     make = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[recipe.optimizer]
     decay = recipe.decay if recipe.optimizer == "adamw" else 0.0
     optimizer = make(policy.parameters(), lr=run.rate, weight_decay=decay)
@@ -39,9 +42,15 @@ def alone(policy: ToyTransformer, run: Run, recipe: Recipe) -> ToyTransformer:
         tokens = run.demos[index]
         labels = tokens.clone()
         labels[:, :P] = -100
-        stats = token_stats(policy.logits(tokens), labels, needs=run.objective.needs)
+        stats = token_stats(
+            policy.logits(tokens),
+            labels,
+            needs=run.objective.needs,
+            ref_logits=before.logits(tokens),
+            old_logits=before.logits(tokens),
+        )
         optimizer.zero_grad()
-        run.objective.surrogate(stats, reduction=TokenMean()).backward()
+        (recipe.scale * run.objective.surrogate(stats, reduction=TokenMean())).backward()
         if math.isfinite(recipe.clip):
             torch.nn.utils.clip_grad_norm_(policy.parameters(), recipe.clip)
         optimizer.step()
@@ -63,7 +72,10 @@ def test_logits_are_those_of_each_policy_and_may_begin_anywhere(positions, tied)
         assert_close(found, expected)
 
 
-GRID = [("sft", 0.3), ("dft", 0.1), ("dft", 0.3), ("dft-sequence", 0.2), ("eaft", 0.1)]
+GRID = [
+    *(("sft", 0.3), ("dft", 0.1), ("dft", 0.3), ("dft-sequence", 0.2), ("eaft", 0.1)),
+    *(("asft-0.05", 0.1), ("iw-sft-sequence", 0.1), ("psft-0.2-0.28", 0.1)),
+]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +85,7 @@ GRID = [("sft", 0.3), ("dft", 0.1), ("dft", 0.3), ("dft-sequence", 0.2), ("eaft"
         Recipe(steps=5, batch=4, optimizer="sgd"),
         Recipe(steps=5, batch=4, optimizer="adamw", clip=0.02),
         Recipe(steps=5, batch=4, optimizer="sgd", clip=0.02),
+        Recipe(steps=5, batch=4, optimizer="adamw", clip=1.0, scale=8.0),
     ],
     ids=str,
 )
@@ -101,10 +114,23 @@ def test_an_objective_that_compares_its_batch_sees_one_run_only():
         assert_close(found.flat[row], parameters(alone(policy, run, recipe)))
 
 
-def test_an_objective_with_a_reference_is_refused():
-    run = Run(objective=objectives["asft-0.05"], rate=0.1, demos=demos(0), seed=0)
-    with pytest.raises(ValueError, match="do not contain"):
+def test_an_objective_that_needs_advantages_is_refused():
+    run = Run(objective=objectives["reinforce"], rate=0.1, demos=demos(0), seed=0)
+    with pytest.raises(ValueError, match="do not contain advantage"):
         train(Stack.of(policies(1)), [run], Recipe(steps=1, batch=2))
+
+
+def test_parameters_and_moments_without_a_master_copy_are_bfloat16():
+    [policy] = policies(1)
+    rate = 1e-3  # below what bfloat16 can add to most parameters
+    recipe = Recipe(steps=5, batch=4)
+    run = Run(objective=sft, rate=rate, demos=demos(0), seed=0)
+    start = Stack.of([policy.bfloat16().double()])
+    low = train(start, [run], replace(recipe, precision="bfloat16")).last.flat
+    assert torch.equal(low, low.bfloat16().double())
+    lost = (low == start.flat).double().mean()
+    assert 0.2 < lost < 1
+    assert (train(start, [run], recipe).last.flat == start.flat).double().mean() < 0.05
 
 
 def test_the_best_state_on_validation_is_kept_for_each_run():
