@@ -152,6 +152,48 @@ def experiments(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def generate(options: argparse.Namespace) -> int:
+    """Completions of problems by a model, kept in a folder; an interrupted call goes on."""
+    from dft_theory.llm import load_pretrained
+    from dft_theory.llm.generate import BOXED, Sampling, TransformersEngine
+    from dft_theory.llm.generate import generate as draw
+    from dft_theory.llm.problems import load_problems
+
+    problems = load_problems(options.problems, limit=options.limit, seed=options.seed)
+    sampling = Sampling(
+        samples=options.samples,
+        temperature=options.temperature,
+        max_new_tokens=options.max_new_tokens,
+        seed=options.seed or 0,
+        instruction="" if options.plain else BOXED,
+    )
+    source = load_pretrained(options.model, dtype=getattr(torch, options.dtype))
+    source.model.to(options.device)
+    engine = TransformersEngine(source, batch=options.batch)
+    found = draw(engine, problems, sampling, options.out, part=options.part)
+    print(
+        f"{len(found)} completions in {options.out}; to score them: dft-theory grade {options.out}"
+    )
+    return 0
+
+
+def grade(options: argparse.Namespace) -> int:
+    """Score completions, with two judges and intervals over problems."""
+    from dft_theory.llm.evaluation import compare, folder_scores, grade_folder
+
+    print(grade_folder(options.folder, seconds=options.seconds, workers=options.workers))
+    if options.against:
+        found = compare(folder_scores(options.folder), folder_scores(options.against))
+        print(f"minus {options.against}: {found.difference}, p = {found.p_value:.3g}, paired")
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Generate, then grade."""
+    options.out = options.folder
+    return generate(options) or grade(options)
+
+
 def figures(options: argparse.Namespace) -> int:
     """Redraw figures from their records, or recompute the records first."""
     from dft_theory.figures import base
@@ -286,6 +328,42 @@ def _parser() -> argparse.ArgumentParser:
     tier.add_argument("--full", action="store_true", help="write the record anew")
     verb.add_argument("--jobs", type=int, default=2, help="how many at a time, a thread each")
     verb.set_defaults(run=experiments)
+
+    drawing = argparse.ArgumentParser(add_help=False)
+    drawing.add_argument("--model", help="folder or hub id; default: SmolLM2-135M-Instruct")
+    drawing.add_argument(
+        "--problems", default="sample", help="a set such as gsm8k, or a .jsonl file"
+    )
+    drawing.add_argument("--limit", type=int, metavar="N", help="only so many problems")
+    drawing.add_argument("--samples", type=int, default=16, help="completions a problem")
+    drawing.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
+    drawing.add_argument("--max-new-tokens", type=int, default=4096)
+    drawing.add_argument("--seed", type=int, help="of the choice of problems and of the samples")
+    drawing.add_argument("--plain", action="store_true", help="do not ask for a boxed answer")
+    drawing.add_argument("--batch", type=int, default=64, help="sequences at a time")
+    drawing.add_argument("--part", type=int, default=16, help="problems written at a time")
+    drawing.add_argument("--device", default="cpu")
+    drawing.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    scoring = argparse.ArgumentParser(add_help=False)
+    scoring.add_argument(
+        "--against", metavar="FOLDER", type=Path, help="a graded run to compare with"
+    )
+    scoring.add_argument("--seconds", type=float, default=5.0, help="limit of one comparison")
+    scoring.add_argument("--workers", type=int, default=2, help="processes that compare")
+
+    verb = verbs.add_parser(
+        "generate", parents=[drawing], help="completions of problems by a model"
+    )
+    verb.add_argument("--out", metavar="FOLDER", type=Path, required=True)
+    verb.set_defaults(run=generate)
+
+    verb = verbs.add_parser("grade", parents=[scoring], help="score completions")
+    verb.add_argument("folder", metavar="FOLDER", type=Path)
+    verb.set_defaults(run=grade)
+
+    verb = verbs.add_parser("evaluate", parents=[drawing, scoring], help="generate and grade")
+    verb.add_argument("--out", dest="folder", metavar="FOLDER", type=Path, required=True)
+    verb.set_defaults(run=evaluate)
 
     verb = verbs.add_parser("figures", help="redraw figures from their records")
     verb.add_argument("names", nargs="*", metavar="FIGURE")
