@@ -46,7 +46,7 @@ class UnknownNameError(KeyError):
     """No item of that name; the message names the nearest ones."""
 
     def __init__(self, kind: str, name: str, known: tuple[str, ...]) -> None:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         near = near or [k for k in known if name in k][:3]
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known)}."
         self.message = f"there is no {kind} named {name!r}. {hint}"

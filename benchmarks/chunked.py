@@ -1,0 +1,165 @@
+"""What a head with an objective costs when the logits never stand there whole.
+
+    python benchmarks/chunked.py [--device cpu|cuda] [--json FILE]
+
+Loss and both gradients of 1,024 rows of width 576 (SmolLM2's head; on CUDA 16,384 rows of width
+1,536 in bfloat16), a quarter of them masked, against two vocabularies. Interleaved in one process,
+best of several, one thread; memory is the peak of a process of its own above what it held before
+the call. Peers:
+
+full        whole logits and TRL's DFT function as it was before version 1.15 (float32, gather minus
+            logsumexp, -exp(log p).detach() log p), written out here
+trl         TRL's fused head (`trl.kernels.ChunkedLogProbFunction`) and DFT on its log-probabilities
+products    the three matrix products alone that any such head needs, masked rows dropped: the limit
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dft_theory.llm.chunked import Head, chunked
+from dft_theory.objectives import objectives
+from dft_theory.provenance import manifest
+from dft_theory.results import write_json
+from dft_theory.seeding import generator
+
+ROUNDS = 3
+VOCABULARIES = (49_152, 151_936)
+CASES = ("sft", "dft", "eaft", "dft-sequence", "full", "trl", "products")
+MIB = 2**20
+
+
+def batch(device: str, vocab: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states `[1, N, H]`, head `[V, H]`, targets `[1, N]` with a quarter masked."""
+    rows, width = (1024, 576) if device == "cpu" else (16_384, 1536)
+    g = generator(0, "benchmark", "chunked")
+    hidden = torch.randn(1, rows, width, generator=g)
+    weight = torch.randn(vocab, width, generator=g) / width**0.5
+    targets = torch.randint(vocab, (1, rows), generator=g)
+    targets = targets.masked_fill(torch.rand(1, rows, generator=g) < 0.25, -100)
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    moved = (x.to(device, dtype).requires_grad_() for x in (hidden, weight))
+    return (*moved, targets.to(device))
+
+
+def ours(name: str, hidden: Tensor, weight: Tensor, targets: Tensor) -> None:
+    """An objective of the catalogue through `chunked`."""
+    head = Head(weight=weight)
+    count = (targets >= 0).sum()
+    loss = chunked(objectives[name], hidden, targets, head, denominator=count).loss
+    torch.autograd.grad(loss, (hidden, weight))
+
+
+def full(hidden: Tensor, weight: Tensor, targets: Tensor) -> None:
+    """Whole logits; the function as TRL published it up to 1.14, in its own words of torch."""
+    logits = hidden @ weight.T
+    mask = targets >= 0
+    picked = logits.gather(-1, targets.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    logp = picked - torch.stack([torch.logsumexp(row.float(), -1) for row in logits])
+    terms = -logp.exp().detach() * logp
+    torch.autograd.grad((terms * mask).sum() / mask.sum(), (hidden, weight))
+
+
+def trl(hidden: Tensor, weight: Tensor, targets: Tensor) -> None:
+    """TRL's fused head on the rows that have a target."""
+    from trl.kernels import ChunkedLogProbFunction
+
+    kept = targets >= 0
+    logp, *_ = ChunkedLogProbFunction.apply(
+        hidden[kept], weight, None, targets[kept], 1.0, 32_768, None, 1.0, ("log_probs",)
+    )
+    torch.autograd.grad((-logp.exp().detach() * logp).sum() / len(logp), (hidden, weight))
+
+
+def products(hidden: Tensor, weight: Tensor, targets: Tensor) -> None:
+    """Forward, gradient of the states, gradient of the head: nothing else."""
+    with torch.no_grad():
+        rows = hidden[targets >= 0]
+        for part in rows.split(256):
+            logits = part @ weight.T
+            logits @ weight
+            logits.T @ part
+
+
+def case(name: str) -> Callable[[Tensor, Tensor, Tensor], None]:
+    """The function of a case."""
+    others = {"full": full, "trl": trl, "products": products}
+    return others.get(name) or (lambda *tensors: ours(name, *tensors))
+
+
+def peak(device: str, vocab: int, name: str) -> float:
+    """MiB above what was held before one call, in this process."""
+    tensors = batch(device, vocab)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        case(name)(*tensors)
+        return float(torch.cuda.max_memory_allocated() - before) / MIB
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew (Linux)
+    before = high_water()
+    case(name)(*tensors)
+    return high_water() - before
+
+
+def high_water() -> float:
+    """Most memory ever resident since the mark was reset, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def seconds(device: str, vocab: int) -> dict[str, float]:
+    """Best wall time of each case."""
+    tensors = batch(device, vocab)
+    best = dict.fromkeys(CASES, float("inf"))
+    for _ in range(ROUNDS):
+        for name in CASES:
+            started = time.perf_counter()
+            case(name)(*tensors)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            best[name] = min(best[name], time.perf_counter() - started)
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--json", type=Path, help="write the record to this file")
+    parser.add_argument("--peak", nargs=2, metavar=("V", "CASE"), help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    if chosen.peak:
+        print(peak(chosen.device, int(chosen.peak[0]), chosen.peak[1]))
+        return
+    started, found = time.perf_counter(), {}
+    for vocab in VOCABULARIES:
+        times = seconds(chosen.device, vocab)
+        memory = {}
+        for name in CASES:
+            command = [sys.executable, __file__, "--device", chosen.device]
+            command += ["--peak", str(vocab), name]
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            memory[name] = float(out)
+        found[str(vocab)] = {"seconds": times, "mib": memory}
+        for name in CASES:
+            print(
+                f"V {vocab:7,d}  {name:13s} {times[name]:7.3f} s  {memory[name]:7.0f} MiB  "
+                f"{times[name] / times['full']:.2f} x the time and "
+                f"{memory[name] / memory['full']:.2f} x the memory of whole logits  "
+                f"{times[name] / times['products']:.2f} x the products"
+            )
+    if chosen.json:
+        about = manifest("python benchmarks/chunked.py --json FILE", started=started)
+        record = {"device": chosen.device, "rounds": ROUNDS, "found": found, "environment": about}
+        write_json(chosen.json, json.loads(json.dumps(record)))
+
+
+if __name__ == "__main__":
+    main()
