@@ -24,7 +24,13 @@ Outcome = dict[str, dict[str, Any]]
 Judged = tuple[bool, dict[str, float]]
 
 # In the order in which they are best read; the script of "a-b" is `experiments/a_b.py`.
-EXPERIMENTS = ("capability-continuum", "compute-boundary", "bandit-orbits")
+EXPERIMENTS = (
+    "capability-continuum",
+    "sensitivity",
+    "compute-boundary",
+    "confounds",
+    "bandit-orbits",
+)
 
 
 @dataclass(frozen=True)
