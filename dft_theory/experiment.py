@@ -29,6 +29,9 @@ EXPERIMENTS = (
     "sensitivity",
     "compute-boundary",
     "confounds",
+    "new-format",
+    "granularity",
+    "forgetting",
     "bandit-orbits",
 )
 
