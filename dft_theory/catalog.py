@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dft_theory import results
+from dft_theory.answers import should_i_use_dft
 from dft_theory.citations import citation
 from dft_theory.claims import CLAIMS
 from dft_theory.claims.base import Standing
@@ -308,6 +309,7 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
             results.read_json(root / "experiments/results/mutation/mutation.json")
         ),
         "experiments": lambda: experiments(root),
+        "should": lambda: should_i_use_dft(root),
         "cost": lambda: cost(
             results.read_json(root / "experiments/results/benchmarks/objectives.json")
         ),

@@ -20,6 +20,8 @@ from dft_theory.registry import UnknownNameError
 from dft_theory.xrays import xray
 
 if TYPE_CHECKING:
+    from dft_theory.diagnostics import Diagnosis
+    from dft_theory.diagnostics.escape import Plan
     from dft_theory.figures.base import Figure
 
 KINDS = ("identity", "inequality", "limit", "refutation")
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         return int(options.run(options))
-    except (UnknownNameError, ValueError, OSError, AssertionError) as error:
+    except (UnknownNameError, ValueError, OSError, ImportError, AssertionError) as error:
         print(f"dft-theory: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def list_(options: argparse.Namespace) -> int:
     """Objectives, claims, figures and recipes by name."""
-    found = {
+    found: dict[str, list[dict[str, object]]] = {
         "objectives": [
             {
                 "name": o.name,
@@ -127,6 +129,31 @@ def xray_(options: argparse.Namespace) -> int:
         from dft_theory.figures.xray import save
 
         save(found, options.draw)
+    return 0
+
+
+def diagnose(options: argparse.Namespace) -> int:
+    """What objectives would do to a model on demonstrations, before any training."""
+    from dft_theory.diagnostics import DEFAULT, page, record, text
+    from dft_theory.diagnostics.escape import Plan
+
+    chosen = [objectives[name] for name in options.objective or ()] or DEFAULT
+    plan = Plan(
+        lr=options.lr, optimizer=options.optimizer, batch=options.batch, steps=options.steps
+    )
+    if (options.model or "").startswith("toy:"):
+        from dft_theory.toys.diagnose import diagnose as diagnose_toy
+
+        name = options.model.removeprefix("toy:")
+        with _one_thread():
+            found = diagnose_toy(name, chosen, plan=plan, seed=options.seed or 0)
+    else:
+        found = _diagnosed(options, chosen, plan)
+    print("\n".join(text.lines(found)))
+    if options.json:
+        results.write_json(options.json, record.as_json(found))
+    if options.html:
+        results.write_text(options.html, page.render(found))
     return 0
 
 
@@ -217,6 +244,34 @@ def reproduce(options: argparse.Namespace) -> int:
     page = write_report(verdicts, Path(options.out))
     print(f"report: {page}")
     return status
+
+
+def _diagnosed(
+    options: argparse.Namespace, chosen: Sequence[Objective], plan: "Plan"
+) -> "Diagnosis":
+    """The diagnosis of a real model; what can be refused early is refused before it is loaded."""
+    from dft_theory.diagnostics import with_baseline
+    from dft_theory.llm import diagnose as llm
+    from dft_theory.llm.own_data import demonstrations
+    from dft_theory.llm.pretrained import DEFAULT_MODEL
+
+    with_baseline(chosen, reference=options.reference is not None)
+    data = demonstrations(options.data, limit=options.limit, seed=options.seed)
+    names = [options.model or DEFAULT_MODEL]
+    if options.reference is not None:
+        names.append(names[0] if options.reference == "self" else options.reference)
+    models = llm.load(names, device=options.device, dtype=getattr(torch, options.dtype))
+    with tqdm(total=len(data), desc="demonstrations", disable=None, leave=False) as bar:
+        return llm.diagnose(
+            models[0],
+            data,
+            chosen,
+            reference=models[1] if len(models) > 1 else None,
+            plan=plan,
+            sample=options.tokens,
+            seed=options.seed or 0,
+            progress=bar.update,
+        )
 
 
 @contextmanager
@@ -313,6 +368,26 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", metavar="FILE", type=Path, help="write all findings to FILE")
     verb.add_argument("--draw", metavar="FILE.png", type=Path, help="draw weight and reward")
     verb.set_defaults(run=xray_)
+
+    verb = verbs.add_parser("diagnose", help="what an objective will do to your model and data")
+    verb.add_argument("--model", metavar="M", help="folder, hub id or toy:SCENARIO (SmolLM2-135M)")
+    verb.add_argument("--data", metavar="D", help=".jsonl file, gsm8k or sample")
+    verb.add_argument(
+        "--objective", action="append", metavar="O", help="may be repeated (power-0.5 and dft)"
+    )
+    verb.add_argument("--reference", metavar="self|M", help="for objectives that are anchored")
+    verb.add_argument("--limit", type=int, default=64, help="demonstrations (%(default)s)")
+    verb.add_argument("--tokens", type=int, help="at most so many random tokens of a response")
+    verb.add_argument("--seed", type=int, help="draw the demonstrations, not the first ones")
+    verb.add_argument("--lr", type=float, default=5e-5, help="planned (%(default)s, the paper's)")
+    verb.add_argument("--optimizer", choices=("adam", "sgd"), default="adam")
+    verb.add_argument("--batch", type=int, default=256, help="demonstrations (%(default)s)")
+    verb.add_argument("--steps", type=int, help="planned")
+    verb.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
+    verb.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    verb.add_argument("--json", metavar="FILE", type=Path, help="write every number to FILE")
+    verb.add_argument("--html", metavar="FILE", type=Path, help="write the page to FILE")
+    verb.set_defaults(run=diagnose)
 
     verb = verbs.add_parser("reproduce", help="verify everything, redraw figures, write the page")
     verb.add_argument("--thorough", action="store_true", help="more sizes, seeds and cases")

@@ -5,13 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from html.parser import HTMLParser
-from importlib import resources
 from typing import Any
 
 from dft_theory.citations import citation, format_citation
 from dft_theory.claims import Verdict
 from dft_theory.mathml import mathml
+from dft_theory.pages import PageError, page
 
 THEOREM = (
     r"\nabla_\theta \mathcal{L}_{\mathrm{SFT}} = -\mathbb{E}_{y \sim \pi_\theta}\left["
@@ -29,13 +28,7 @@ KINDS = {
     "refutation": "false as published",
 }
 METHOD = "wu2025dft"
-_FETCHING = frozenset(("script", "link", "iframe", "frame", "object", "embed", "base", "form"))
-_SOURCES = frozenset(("src", "poster", "background", "data", "xlink:href", "action"))
 _PNG = b"\x89PNG\r\n\x1a\n"
-
-
-class PageError(ValueError):
-    """A page that would not be whole: it loads something, or shows what it cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,66 +72,7 @@ def render(
         ("sources", "Sources", _sources(verdicts)),
         ("cite", "How to cite", _citing(environment)),
     ]
-    contents = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in chapters)
-    body = "".join(
-        f'<section id="{key}"><h2>{escape(title)}</h2>{text}</section>'
-        for key, title, text in chapters
-    )
-    style = (resources.files("dft_theory") / "report.css").read_text(encoding="utf-8")
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>Dynamic Fine-Tuning: the ledger</title><style>{style}</style></head><body>"
-        f"<header><p class=kicker>dft_theory</p><h1>Dynamic Fine-Tuning: the ledger</h1>"
-        f"{_story(verdicts)}</header><nav>{contents}</nav><main>{body}</main>"
-        "</body></html>\n"
-    )
-    loads = requests(page)
-    if loads:
-        raise PageError(f"the page is not self-contained: it would load {loads[0]}")
-    return page
-
-
-def requests(page: str) -> list[str]:
-    """What a browser would fetch or run to show the page, in words; links are not followed."""
-    reader = _Requests()
-    reader.feed(page)
-    reader.close()
-    return reader.found
-
-
-class _Requests(HTMLParser):
-    """Collects resources and scripts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self._in_style = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._in_style = tag == "style"
-        if tag in _FETCHING:
-            self.found.append(f"<{tag}>")
-        for name, value in attrs:
-            text = (value or "").strip()
-            if name.startswith("on") or text.lower().startswith("javascript:"):
-                self.found.append(f"<{tag} {name}>")
-            if name == "srcset" or (name in _SOURCES and not text.startswith(("data:", "#"))):
-                self.found.append(f"<{tag} {name}={text}>")
-            if name == "style":
-                self._search(text)
-
-    def handle_data(self, data: str) -> None:
-        if self._in_style:
-            self._search(data)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_style = self._in_style and tag != "style"
-
-    def _search(self, css: str) -> None:
-        found = re.findall(r"@import[^;]*|url\((?!['\"]?data:)[^)]*\)", css, re.IGNORECASE)
-        self.found.extend(found)
+    return page("Dynamic Fine-Tuning: the ledger", _story(verdicts), chapters)
 
 
 def _story(verdicts: Sequence[Verdict]) -> str:

@@ -18,14 +18,13 @@ from pathlib import Path
 
 import torch
 
+from dft_theory.diagnostics.bins import bin_index, bin_labels
 from dft_theory.importance_weight import effective_sample_size
 from dft_theory.llm.data import load_demonstrations
 from dft_theory.llm.pretrained import load_pretrained
 from dft_theory.llm.token_identity import (
     Check,
     Response,
-    bin_index,
-    bin_labels,
     check,
     gradient_share,
     responses,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dft_theory import report
+from dft_theory import pages, report
 from dft_theory.claims import Scope, Verdict, claims
 from dft_theory.mathml import MathError
 from dft_theory.policies import TabularPolicy
@@ -36,7 +36,7 @@ def page(verdicts: list[Verdict]) -> str:
 
 
 def test_nothing_is_requested_from_elsewhere(page: str) -> None:
-    assert report.requests(page) == []
+    assert pages.requests(page) == []
     assert not re.search(r'src\s*=\s*"?(https?:)?//', page)
     assert "@import" not in page
     assert "url(" not in page
@@ -67,20 +67,20 @@ def test_sources_are_links_that_only_a_reader_follows(page: str) -> None:
     ],
 )
 def test_requests_finds_what_a_browser_would_fetch_or_run(harm: str) -> None:
-    assert report.requests(f"<!doctype html><body>{harm}</body>")
+    assert pages.requests(f"<!doctype html><body>{harm}</body>")
 
 
 def test_a_page_that_would_load_something_is_refused(
     verdicts: list[Verdict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "_story", lambda _: '<img src="https://example.org/x.png">')
-    with pytest.raises(report.PageError, match=r"example\.org"):
+    with pytest.raises(pages.PageError, match=r"example\.org"):
         report.render(verdicts, [], [], {})
 
 
 def test_a_figure_that_is_no_png_is_refused(verdicts: list[Verdict]) -> None:
     pdf = report.FigureItem(name="demo", title="", caption="", png=b"%PDF-1.7", claims=())
-    with pytest.raises(report.PageError, match="demo is not a PNG"):
+    with pytest.raises(pages.PageError, match="demo is not a PNG"):
         report.render(verdicts, [pdf], [], {})
 
 

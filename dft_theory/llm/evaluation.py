@@ -102,7 +102,7 @@ def compare(a: dict[str, float], b: dict[str, float], *, seed: int = 0) -> Paire
 
 
 def grade_folder(folder: Path, *, seconds: float = 5.0, workers: int = 2) -> Evaluation:
-    """Both judges on the completions of a folder, kept in it as grades.jsonl and evaluation.json."""
+    """Both judges on the completions of a folder; it gets grades.jsonl and evaluation.json."""
     completions = list(read(folder))
     judged = list(
         tqdm(

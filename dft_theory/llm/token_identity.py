@@ -5,7 +5,6 @@ test, and at each target the policy gradient E_{a~pi}[1[a = y] (w/pi) grad log p
 the whole vocabulary and compared with autograd through the objective that trains.
 """
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,14 +12,13 @@ import torch
 from torch import Tensor
 
 from dft_theory.claims.tolerance import Exact, excess
+from dft_theory.diagnostics.bins import share_by_bin
 from dft_theory.importance_weight import log10_samples_needed
 from dft_theory.llm.data import Demonstration, encode
 from dft_theory.llm.pretrained import Pretrained
 from dft_theory.logprobs import align, target_stats
 from dft_theory.objectives import Objective, SumOver
 
-# The bins of the paper's Figure 2: four decades, then tenths.
-BINS = (0.0, 1e-4, 1e-3, 0.01, *(k / 10 for k in range(1, 11)))
 PRECISIONS = (torch.float32, torch.float64)
 
 
@@ -163,19 +161,7 @@ def responses(source: Pretrained, demonstrations: Iterable[Demonstration]) -> It
         )
 
 
-def bin_index(p: Tensor) -> Tensor:
-    """Index 0..12 of the paper's bin of each probability."""
-    edges = torch.tensor(BINS[1:-1], dtype=p.dtype)
-    return torch.bucketize(p, edges, right=True)
-
-
-def bin_labels() -> list[str]:
-    """The bins as the paper writes them."""
-    return [f"{a:g}-{b:g}" for a, b in itertools.pairwise(BINS)]
-
-
 def gradient_share(objective: Objective, logp: Tensor, score_norm: Tensor) -> Tensor:
     """Share of the gradient mass sum_t w_t ||e_y - pi|| that falls in each bin, `[13]`."""
-    mass = objective.weight_at(logp.exp()) * score_norm
-    total = torch.zeros(len(BINS) - 1, dtype=mass.dtype).index_add(0, bin_index(logp.exp()), mass)
-    return total / total.sum()
+    p = logp.exp()
+    return share_by_bin(objective.weight_at(p) * score_norm, p)

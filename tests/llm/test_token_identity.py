@@ -3,7 +3,6 @@
 import importlib.metadata
 
 import pytest
-import torch
 
 from dft_theory.llm import token_identity
 from dft_theory.llm.data import Demonstrations, load_demonstrations
@@ -71,9 +70,3 @@ def test_statistics_of_a_response(model: Pretrained, demos: Demonstrations) -> N
     assert found.log_prob == pytest.approx(float(found.logp.sum()))
     share = token_identity.gradient_share(sft, found.logp, found.score_norm)
     assert float(share.sum()) == pytest.approx(1.0)
-
-
-def test_bins_are_the_papers() -> None:
-    p = torch.tensor([0.0, 5e-5, 1e-4, 5e-3, 0.05, 0.1, 0.95, 1.0])
-    assert token_identity.bin_index(p).tolist() == [0, 0, 1, 2, 3, 4, 12, 12]
-    assert len(token_identity.bin_labels()) == 13

@@ -1,0 +1,101 @@
+"""The page of a diagnosis: nothing is loaded, and a browser lays it out on a phone."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from dft_theory.diagnostics import page as diagnosis_page
+from dft_theory.diagnostics.advice import LIMITS, advise
+from dft_theory.diagnostics.coherence import coherence
+from dft_theory.diagnostics.measures import (
+    CONTENT_TOKENS,
+    KINDS,
+    RARE_TOKENS,
+    Diagnosis,
+    measure,
+    with_reference,
+)
+from dft_theory.diagnostics.regime import fitted
+from dft_theory.logprobs import target_stats
+from dft_theory.objectives import objectives
+from dft_theory.pages import PageError, requests
+from dft_theory.seeding import generator
+
+NAMES = ("sft", "power-0.5", "dft", "eaft", "thresholded-above-0.2", "sft-kl-0.1")
+
+
+def diagnosis(names: tuple[str, ...] = NAMES, **more: object) -> Diagnosis:
+    g = generator(0, "page")
+    logits = 4 * torch.randn(8, 20, 30, generator=g, dtype=torch.float64)
+    targets = torch.randint(30, (8, 20), generator=g)
+    kind = torch.randint(len(KINDS), (8, 20), generator=g)
+    t = target_stats(logits, targets, needs=("entropy", "log_probs", "targets"))
+    tokens = measure(with_reference(t, t), [objectives[n] for n in names], kind)
+    gram = torch.eye(8, dtype=torch.float64) + 0.2
+    found = {
+        "model": "a <model> & more",
+        "data": "mine.jsonl (train)",
+        "texts": {i: f"<t{i}>&\n" for i in range(30)},
+        "coherence": tuple(
+            coherence(gram, of=name, tokens=80, generator=generator(0, "halves"))
+            for name in (RARE_TOKENS, CONTENT_TOKENS)
+        ),
+    }
+    return Diagnosis(**{"tokens": tokens, "vocab": 30, **found, **more})
+
+
+def test_the_page_is_whole_and_escaped():
+    d = diagnosis()
+    page = diagnosis_page.render(d)
+    assert requests(page) == []
+    assert "<model>" not in page
+    assert "&lt;t" in page
+    assert page.count("<svg") == page.count("</svg>") == 5
+    assert "prefers-color-scheme: dark" in page
+    assert page.count('class="advice') == len(advise(d))
+    for counts in fitted()["power"].values():
+        told = f"named a winner or a draw in {counts['answered']:.0f}; {counts['right']:.0f} were"
+        assert told in page
+    for limit in LIMITS:
+        assert limit.split(".")[0].replace("'", "&#x27;") in page
+
+
+def test_without_gradients_or_rare_tokens_it_still_renders():
+    page = diagnosis_page.render(diagnosis(("sft",), coherence=(), incoherent="for this reason"))
+    assert "for this reason" in page
+    assert page.count("<svg") == 4
+
+
+def test_a_page_that_would_load_something_is_refused(monkeypatch):
+    monkeypatch.setattr(diagnosis_page, "_STYLE", "@import 'https://example.org/x.css';")
+    with pytest.raises(PageError, match="not self-contained"):
+        diagnosis_page.render(diagnosis())
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on this machine")
+def test_a_browser_fits_it_on_a_phone(tmp_path: Path) -> None:
+    probe = (
+        "<script>const b=[...document.querySelectorAll('svg')].map(m=>m.getBoundingClientRect());"
+        "const out=[...document.querySelectorAll('svg')].filter(s=>{"
+        "const r=s.getBoundingClientRect();"
+        "return [...s.querySelectorAll('text')].some(t=>{const q=t.getBoundingClientRect();"
+        "return q.left<r.left-1||q.right>r.right+1||q.top<r.top-1||q.bottom>r.bottom+1})});"
+        "document.title=b.filter(r=>r.height>70&&r.width>300).length+' '+out.length+' '+"
+        "(document.documentElement.scrollWidth<=innerWidth)</script></body>"
+    )
+    file = tmp_path / "page.html"
+    file.write_text(diagnosis_page.render(diagnosis()).replace("</body>", probe))
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --dump-dom"
+    quiet = "--disable-background-networking --disable-component-update --disable-sync"
+    done = subprocess.run(
+        ["chromium", *flags.split(), *quiet.split(), "--window-size=390,900",
+         f"--user-data-dir={tmp_path / 'profile'}", file.as_uri()],
+        capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None, done.stderr[-500:]
+    assert title[1] == "5 0 true"
