@@ -32,12 +32,14 @@ EXPERIMENTS = (
     "sensitivity",
     "compute-boundary",
     "confounds",
+    "relatives",
     "new-format",
     "granularity",
     "forgetting",
     "bandit-orbits",
     "offline-rl",
     "token-histogram",
+    "room-for-rl",
     "diagnosis",
 )
 
