@@ -21,7 +21,7 @@ def should_i_use_dft(root: Path) -> str:
         return lambda metric, **where: values(rows, metric, **where)
 
     grid, sens, slot = of("capability-continuum"), of("sensitivity"), of("new-format")
-    forget = of("forgetting")
+    forget, room = of("forgetting"), of("room-for-rl")
 
     def lead(metric: str, **where: object) -> Tensor:
         return grid(metric, objective="dft", **where) - grid(metric, objective="sft", **where)
@@ -43,6 +43,10 @@ def should_i_use_dft(root: Path) -> str:
         where: Mapping[str, Any] = {"optimizer": "adamw", "source": 0.0, "slots": 1}
         return float(slot("new", method=method, rate=3e-3, **where).mean())
 
+    def rl(phase: str) -> Tensor:
+        dft, sft = (room("sampled", p0=0.6, phase=phase, start=m) for m in ("dft", "sft"))
+        return dft - sft
+
     def style(objective: str) -> Tensor:
         where: Mapping[str, Any] = {"kind": "taught", "p0": 0.6, "eps": 0.3}
         return forget("copy_kl_styles", objective=objective, **where)
@@ -53,16 +57,13 @@ def should_i_use_dft(root: Path) -> str:
     lines = [
         "**Yes, where the base mostly knows it and demonstrations are noisy.** Prior 0.6, 30 % of "
         f"the states wrong: DFT leads SFT by {points(lead('sampled', **noisy))} sampled at "
-        f"temperature 1.",
+        f"temperature 1; on clean ones by {points(lead('sampled', **clean))}.",
         "**Look greedily before you believe it.** The same runs differ by "
         f"{points(lead('greedy', **noisy))} greedily, and stopped early on clean prompts by "
         f"{points(lead('early_greedy', **noisy))}.",
         "**It sharpens, whatever it is taught.** On eight of the base's *own unfiltered* samples a "
         f"prompt, which teach nothing, DFT gains {points(gain('self-8'))}, of "
         f"{points(gain(0.3))} on those demonstrations.",
-        "**Hardly, if demonstrations are clean.** Prior 0.6: "
-        f"{points(lead('sampled', **clean))} at temperature 1, {points(lead('greedy', **clean))} "
-        "greedily.",
         "**No, from a weak prior.** Prior 0.02, clean: "
         f"{points(lead('sampled', **weak))} at temperature 1, {points(lead('greedy', **weak))} "
         "greedily. p^½ has no such deficit: "
@@ -81,6 +82,9 @@ def should_i_use_dft(root: Path) -> str:
         "**Do not expect it to forget less.** On another task it moves the synonyms "
         f"{far.mean().item():+.1f} nats [{low:+.1f}, {high:+.1f}] farther from the base than SFT "
         "does (prior 0.6, 30 % noise).",
+        "**Not as a start for RL.** GRPO from each makes a lead of "
+        f"{points(rl('before'))} one of {points(rl('after'))}: it takes from SFT what noise left "
+        "there.",
         "**Ask before you train:** `dft-theory diagnose` on your model and demonstrations. What it "
         "can tell was measured on scenarios that it was not fitted to, and it says when it cannot.",
     ]

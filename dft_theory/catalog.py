@@ -28,6 +28,7 @@ EXCERPT = (
     "stop-gradient-decides-the-sign",
     "sequence-weight-underflows",
 )
+DIAGNOSED = "experiments/results/real-model-diagnosis/smollm2-gsm8k-n64.json"
 FAMILIES = {
     "probability": "The weight is a function of the target's probability p",
     "state": "The weight reads the whole next-token distribution",
@@ -292,6 +293,24 @@ def experiments(root: Path) -> str:
     return "\n".join(lines)
 
 
+def diagnosis(record: Mapping[str, Any]) -> str:
+    """What `diagnose` printed on the real model."""
+    return "\n".join(["```", *record["text"], "```"])
+
+
+def power(found: Mapping[str, Any]) -> str:
+    """What the diagnosis's regimes were worth on scenarios that they were not fitted to."""
+    lines = []
+    for scoring, name in (("sampled", "sampled at temperature 1"), ("greedy", "greedily")):
+        p = found["power"][scoring]
+        lines.append(
+            f"- {name}: {p['answered']:.0f} of {p['asked']:.0f} worlds got an answer, "
+            f"{p['right']:.0f} the right one, {p['opposite']:.0f} the opposite; rank correlation "
+            f"{p['rho']:.2f} [{p['low']:.2f}, {p['high']:.2f}] over {p['n']} scenarios."
+        )
+    return "\n".join(lines)
+
+
 def blocks(root: Path) -> dict[str, Callable[[], str]]:
     """Every generated part by name, from the records below `root`. Raises: RecordError."""
     run = root / "experiments/results/real-model-tokens/smollm2-135m-instruct-gsm8k-n64"
@@ -309,6 +328,8 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
             results.read_json(root / "experiments/results/mutation/mutation.json")
         ),
         "experiments": lambda: experiments(root),
+        "diagnosis": lambda: diagnosis(results.read_json(root / DIAGNOSED)),
+        "power": lambda: power(results.read_json(root / "dft_theory/data/regime.json")),
         "should": lambda: should_i_use_dft(root),
         "cost": lambda: cost(
             results.read_json(root / "experiments/results/benchmarks/objectives.json")

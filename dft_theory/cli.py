@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import runpy
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,16 +14,17 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
-from dft_theory import experiment, ledger, results, specs, testing
+from dft_theory import experiment, ledger, provenance, results, specs, testing
 from dft_theory.claims import CLAIMS, Verdict
 from dft_theory.objectives import OBJECTIVES, Objective, objectives
-from dft_theory.registry import UnknownNameError
+from dft_theory.registry import Registry, UnknownNameError
 from dft_theory.xrays import xray
 
 if TYPE_CHECKING:
     from dft_theory.diagnostics import Diagnosis
     from dft_theory.diagnostics.escape import Plan
     from dft_theory.figures.base import Figure
+    from dft_theory.llm.recipe import Recipe
 
 KINDS = ("identity", "inequality", "limit", "refutation")
 
@@ -72,7 +74,10 @@ def list_(options: argparse.Namespace) -> int:
             for c in CLAIMS
         ],
         "figures": _figures_listed(),
-        "recipes": [],
+        "recipes": [
+            {"name": r.name, "title": r.title, "objective": r.objective, "paper": r.paper}
+            for r in _recipes().values()
+        ],
     }
     if options.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
@@ -151,7 +156,8 @@ def diagnose(options: argparse.Namespace) -> int:
         found = _diagnosed(options, chosen, plan)
     print("\n".join(text.lines(found)))
     if options.json:
-        results.write_json(options.json, record.as_json(found))
+        about = provenance.manifest(["dft-theory", *sys.argv[1:]], seeds=[options.seed or 0])
+        results.write_json(options.json, record.as_json(found) | {"environment": about})
     if options.html:
         results.write_text(options.html, page.render(found))
     return 0
@@ -177,6 +183,50 @@ def experiments(options: argparse.Namespace) -> int:
     for name in failed:
         print(f"FAILED {name}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train a model by a recipe, or print what that would take."""
+    from dft_theory.llm.recipe import describe
+
+    file, _, name = options.recipe.rpartition(":")
+    recipe = _recipes(Path(file) if file else None)[name]
+    if options.objective and options.objective != recipe.objective:
+        # The paper's numbers are of its own objective.
+        recipe = replace(recipe, objective=options.objective, expected=())
+    if options.dry_run:
+        print("\n".join(describe(recipe)))
+        return 0
+    from dft_theory.llm.gradient_check import WrongGradientError
+    from dft_theory.llm.trainer import NotFiniteError
+    from dft_theory.llm.training import quiet
+    from dft_theory.llm.training import train as train_
+
+    quiet()
+    out = options.out or Path("runs") / recipe.name
+    try:
+        run = train_(
+            recipe,
+            out,
+            resume=options.resume,
+            gradient_check=options.gradient_check,
+            max_steps=options.max_steps,
+            command=["dft-theory", *sys.argv[1:]],
+        )
+    except (WrongGradientError, NotFiniteError) as error:
+        print(f"dft-theory: {error}", file=sys.stderr)
+        return 1
+    for key, value in run.summary().items():
+        if isinstance(value, int | float | str):
+            print(f"  {key:16s} {value}")
+    # The verb's defaults are the paper's protocol; what is not the paper's gets a short one.
+    short = " --limit 16 --samples 1 --temperature 0 --max-new-tokens 256"
+    for problems in recipe.evaluate_on:
+        print(
+            f"to evaluate: dft-theory evaluate --model {out / 'model'} --problems {problems}"
+            f"{'' if recipe.paper else short} --out {out / problems}"
+        )
+    return 0
 
 
 def generate(options: argparse.Namespace) -> int:
@@ -320,10 +370,20 @@ def _summary(verdicts: Sequence[Verdict]) -> int:
 
 def _chosen_figures(names: Sequence[str]) -> "tuple[Figure, ...]":
     from dft_theory.figures import base
-    from dft_theory.registry import Registry
 
     known = Registry("figure", base.discover())
     return tuple(known[name] for name in names) if names else tuple(known.values())
+
+
+def _recipes(file: Path | None = None) -> "Registry[Recipe]":
+    """`RECIPES` of a file, by default of the checkout around us; none in an installed wheel."""
+    if file is None:
+        roots = (Path.cwd(), Path(__file__).resolve().parents[1])
+        files = [root / "experiments" / "recipes.py" for root in roots]
+        file = next((f for f in files if f.is_file()), None)
+    elif not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}: give FILE.py:NAME")
+    return Registry("recipe", () if file is None else runpy.run_path(str(file))["RECIPES"])
 
 
 def _figures_listed() -> list[dict[str, object]]:
@@ -403,6 +463,18 @@ def _parser() -> argparse.ArgumentParser:
     tier.add_argument("--full", action="store_true", help="write the record anew")
     verb.add_argument("--jobs", type=int, default=2, help="how many at a time, a thread each")
     verb.set_defaults(run=experiments)
+
+    verb = verbs.add_parser("train", help="train a model by a recipe")
+    verb.add_argument(
+        "recipe", metavar="RECIPE", help="a name from dft-theory list, or FILE.py:NAME"
+    )
+    verb.add_argument("--objective", metavar="O", help="in place of the recipe's")
+    verb.add_argument("--dry-run", action="store_true", help="print settings, memory and time")
+    verb.add_argument("--out", metavar="FOLDER", type=Path, help="default: runs/RECIPE")
+    verb.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    verb.add_argument("--max-steps", type=int, metavar="N", help="a shorter run, schedule and all")
+    verb.add_argument("--no-gradient-check", dest="gradient_check", action="store_false")
+    verb.set_defaults(run=train)
 
     drawing = argparse.ArgumentParser(add_help=False)
     drawing.add_argument("--model", help="folder or hub id; default: SmolLM2-135M-Instruct")

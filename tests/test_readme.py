@@ -19,7 +19,7 @@ COMMANDS = [
     line.split("#")[0].strip()
     for kind, body in BLOCKS
     if kind == "sh"
-    for line in body.splitlines()
+    for line in body.replace("\\\n", "").splitlines()
     if line.split("#")[0].strip()
 ]
 MAKE = [c for c in COMMANDS if c.startswith("make ")]
@@ -30,6 +30,16 @@ SMALLER = {
     ".venv/bin/python experiments/real_model_tokens.py --limit 4": (
         "experiments/real_model_tokens.py --limit 1 --data sample"
     ),
+    ".venv/bin/dft-theory experiments --quick": "experiments bandit-orbits --quick",  # minutes
+    ".venv/bin/dft-theory diagnose --data gsm8k --steps 100 --html diagnosis.html": (
+        "diagnose --data sample --limit 2 --steps 100 --html diagnosis.html"  # minutes
+    ),
+    # A model and a file of the reader's own.
+    ".venv/bin/dft-theory diagnose --model path/to/model --data mine.jsonl   "
+    "--objective dft --objective asft-0.05 --reference self": (
+        "diagnose --data sample --limit 2 --objective dft --objective asft-0.05 --reference self"
+    ),
+    ".venv/bin/dft-theory diagnose --model toy:noisy-half": "diagnose --help",  # half a minute
 }
 
 

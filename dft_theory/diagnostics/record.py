@@ -12,7 +12,7 @@ from dft_theory.diagnostics.advice import LIMITS, advise
 from dft_theory.diagnostics.bins import bin_index, bin_labels, distance, share_by_bin
 from dft_theory.diagnostics.measures import CERTAIN, KINDS, RARE, Diagnosis
 from dft_theory.diagnostics.regime import Scoring, predict
-from dft_theory.diagnostics.text import common, sizes
+from dft_theory.diagnostics.text import common, lines, sizes
 
 
 def as_json(d: Diagnosis) -> dict[str, Any]:
@@ -46,6 +46,7 @@ def as_json(d: Diagnosis) -> dict[str, Any]:
         "regime": {scoring: asdict(predict(evidence, scoring)) for scoring in get_args(Scoring)},
         "advice": [asdict(a) for a in advise(d)],
         "limits": list(LIMITS),
+        "text": lines(d),
     }
 
 

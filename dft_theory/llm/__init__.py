@@ -11,6 +11,7 @@ from dft_theory.llm.data import (
     encode,
     load_demonstrations,
 )
+from dft_theory.llm.loss_adapter import loss_function
 from dft_theory.llm.pretrained import MissingModelError, Pretrained, load_pretrained
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "encode",
     "load_demonstrations",
     "load_pretrained",
+    "loss_function",
 ]

@@ -1,12 +1,18 @@
 r"""An objective on top of a language-model head, without the logits ever standing there whole.
 
-With hidden states h and logits z = h W^T + b the surrogate's gradient needs only the field of each
-row: dL/dz = ((w + sum_v A_v) pi - w e_y - A) / D, and from it dL/dh = dL/dz W, dL/dW = dL/dz^T h.
-Rows are independent given the weights, so a few rows of logits are made, turned into their own
-gradient in place, multiplied away, and forgotten; both gradients are ready when the loss is. The
-weights w and A are the objective's own functions, the same as everywhere. Objectives of one token
-need one pass; those that compare tokens (a sequence, a batch, a pair) read all log-probabilities in
-a first pass and are differentiated in a second.
+With hidden states h, logits z = h W^T + b and L the surrogate, the objective only says how L
+depends on log-probabilities. Let g = dL/dlog pi, for each target token a row over the vocabulary:
+-w at the target and 0 elsewhere, to which objectives with a target A(v) over the vocabulary add -A.
+The log-softmax and the head give the rest,
+
+    dL/dz = g - (sum_v g_v) pi,    dL/dh = dL/dz W,    dL/dW = (dL/dz)^T h,    dL/db = sum dL/dz.
+
+Rows are independent given g: a few rows of logits are made, turned into their own gradient in
+place, multiplied away and forgotten, and the gradients are ready when the loss is. g is
+`Objective.surrogate` differentiated down to the log-probabilities, the same object as everywhere.
+Where a token's weight depends on other tokens (a sequence, a batch, a pair), a first pass reads the
+statistics of all of them, and a second one makes the gradients. The division by the number of
+tokens comes last, in the backward pass: float16 could not hold g divided.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,52 +22,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from dft_theory.logprobs import IGNORE_INDEX, TokenStats, finite, upcast
-from dft_theory.objectives import Objective
-from dft_theory.objectives.parts import given, weighted_nll
+from dft_theory.llm.head import Head, Reference, add_product_, statistics_
+from dft_theory.logprobs import IGNORE_INDEX, TokenStats, upcast
+from dft_theory.objectives import Objective, SumOver
+from dft_theory.objectives.parts import given
 
-ENTRIES = 1 << 23  # logits that are held at once: 32 MiB in float32
+__all__ = ["Head", "Reference", "Result", "chunked"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Head:
-    """Hidden states `[., H]` to logits `[., V]`: cap(scale (h W^T + b)), cap(x) = c tanh(x / c).
-
-    Shapes: `weight` `[V, H]`, `bias` `[V]`. A tied head is the embedding itself: its gradient is
-    added to what comes from below, as autograd does.
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    scale: float = 1.0
-    cap: float | None = None
-
-    def logits(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits in float32 or wider, and the slope of scale and cap where it is not constant."""
-        raw = hidden @ self.weight.T
-        if self.bias is not None:
-            raw += self.bias
-        z = upcast(raw)
-        if self.scale != 1:
-            z = z * self.scale
-        if self.cap is None:
-            return z, None
-        bent = torch.tanh(z / self.cap)
-        return bent * self.cap, self.scale * (1 - bent.square())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """A frozen model's hidden states `[B, T, H']` at the same targets, and its head."""
-
-    hidden: Tensor
-    head: Head
+NUMBERS = ("logp", "entropy", "ref_logp", "old_logp", "advantage")  # statistics that are kept
 
 
 @dataclass(frozen=True)
 class Result:
-    """The loss, and what was seen on the way: statistics and weights `[B, T]`, detached."""
+    """The loss, and what was seen on the way: statistics and weights w `[B, T]`, detached."""
 
     loss: Tensor
     stats: TokenStats
@@ -77,210 +52,222 @@ def chunked(
     denominator: float | Tensor,
     extra: Mapping[str, Tensor] = MappingProxyType({}),
     reference: Reference | None = None,
-    entries: int = ENTRIES,
+    entries: int | None = None,
 ) -> Result:
-    """The surrogate of an objective, summed over targets and divided by `denominator`.
+    """The surrogate of an objective, summed over target tokens and divided by `denominator`.
 
-    Shapes: `hidden` `[B, T, H]` already at its targets `[B, T]`, `IGNORE_INDEX` where there is
-    none. `extra` holds statistics `[B, T]` that only the caller knows (`advantage`, `old_logp`,
-    `ref_logp`; `sampled` `[B, T, K]`); reference distributions come from `reference`. About
-    `entries` logits are held at once, in one to three tensors of that size, and the gradients of
-    head and hidden states. Objectives that compare the distributions of a whole batch
-    (`sed-masked`) hold them all, and save nothing.
+    Shapes: `hidden` `[B, T, H]` that stand at their `targets` `[B, T]`; rows whose target is
+    `IGNORE_INDEX` are dropped before the first product. `denominator` is usually the number of
+    targets of a whole step. `extra` holds statistics `[B, T]` that only the caller knows
+    (`advantage`, `old_logp`, `ref_logp`; `sampled` `[B, T, K]`); distributions of a frozen model
+    come from `reference`. Products are taken in the dtype of `hidden`, statistics and sums in
+    float32 or wider; gradients have the dtype of what they belong to.
 
-    Raises: ValueError for statistics that nobody provides, and logits that are NaN.
+    Memory: `entries` logits at once, in one tensor where weights read log p alone and in a few
+    otherwise, besides the gradients of states and head. By default they are half as many as the
+    head's weights, that is H/2 rows: fewer would add to the head's gradient too often. Objectives
+    that compare the distributions of different tokens (`sed-masked`) hold all logits and save
+    nothing. Under `torch.no_grad` no gradient is made.
+
+    Raises: ValueError for statistics that nobody provides, targets outside the vocabulary, and
+    logits at a target that hold NaN or +inf or are all -inf; RuntimeError for a second backward.
     """
     mask = targets != IGNORE_INDEX
-    kept = {name: value[mask] for name, value in extra.items()}
-    if reference is not None:
-        kept["reference"] = reference.hidden[mask]
-    job = _Job(objective, head, reference, mask, targets[mask], kept, denominator, entries)
-    job.check()
-    loss = _Chunked.apply(hidden[mask], head.weight, head.bias, job)
-    seen = {name: _spread(torch.cat(parts), mask) for name, parts in job.seen.items()}
+    rows = _Rows(
+        objective=objective,
+        head=head.held(hidden.dtype),
+        mask=mask,
+        targets=targets[mask],
+        extra={name: value[mask] for name, value in extra.items()},
+        reference=None if reference is None else reference.kept(mask),
+        entries=head.weight.numel() // 2 if entries is None else entries,
+    )
+    rows.check()
+    inputs = [hidden[mask], head.weight, head.bias]
+    if not torch.is_grad_enabled():  # which autograd's functions are not told
+        inputs = [None if x is None else x.detach() for x in inputs]
+    loss = _Chunked.apply(*inputs, rows, denominator)
+    seen = {name: rows.at_home(torch.cat(parts)) for name, parts in rows.seen.items()}
     weight = seen.pop("weight")
-    stats = TokenStats(mask=mask, targets=targets.masked_fill(~mask, 0), **seen)
-    return Result(loss, stats, weight)
+    return Result(loss, TokenStats(mask=mask, targets=rows.at_home(rows.targets), **seen), weight)
 
 
-@dataclass(eq=False)
-class _Job:
-    """What one call works on; N rows are the targets, in order. `seen` collects statistics."""
+@dataclass(frozen=True, eq=False)
+class _Pull:
+    """The surrogate, and g: in log pi(y) `[N]` and, with a target, in every log pi(v) `[N, V]`."""
+
+    value: Tensor
+    at_target: Tensor
+    spread: Tensor | None = None
+
+    def of_logits_(self, probs: Tensor, targets: Tensor, at: slice) -> Tensor:
+        """dL/dz = g - (sum_v g_v) pi of the rows `at` of g, in place of the probabilities."""
+        g, y = self.at_target[at], targets.unsqueeze(-1)
+        if self.spread is None:
+            return probs.mul_(-g[:, None]).scatter_add_(-1, y, g[:, None])
+        total = g + self.spread[at].sum(-1)
+        return probs.mul_(-total[:, None]).scatter_add_(-1, y, g[:, None]).add_(self.spread[at])
+
+
+@dataclass(kw_only=True, eq=False)
+class _Rows:
+    """The N target tokens of one call, in order, and what may be known of them; no graphs.
+
+    `seen` collects statistics of one number a token, for the result.
+    """
 
     objective: Objective
     head: Head
-    reference: Reference | None
     mask: Tensor
     targets: Tensor
-    kept: dict[str, Tensor]
-    denominator: float | Tensor
+    extra: dict[str, Tensor]
+    reference: Reference | None
     entries: int
     seen: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raises: ValueError where a statistic is needed that nobody provides."""
-        here = {"targets", "entropy", "log_probs", *self.kept}
-        if self.reference is not None:
-            here |= {"ref_logp", "ref_log_probs"}
+        """Raises: ValueError for a need that nobody provides, or a target that does not exist."""
+        here = {"targets", "entropy", "log_probs", *self.extra}
+        here |= set() if self.reference is None else {"ref_logp", "ref_log_probs"}
         for need in self.objective.needs:
             if need not in here:
                 how = "reference=" if need.startswith("ref_") else "extra="
                 raise ValueError(f"{self.objective.name} needs {need}: pass it in {how}")
+        outside = (self.targets < 0) | (self.targets >= len(self.head.weight))
+        if bool(outside.any()):
+            raise ValueError(
+                f"target {int(self.targets[outside][0])} is outside the head's vocabulary of "
+                f"{len(self.head.weight)}: the usual cause is a tokenizer of another model"
+            )
 
     @property
     def alone(self) -> bool:
-        """Whether a row's weight depends on that row only."""
+        """Whether the weight of a token depends on that token only."""
         return self.objective.level == "token"
 
-    def rows(self) -> Iterator[slice]:
-        """Slices of so many rows that their logits have about `entries` entries."""
-        size = max(1, self.entries // len(self.head.weight))
+    @property
+    def size(self) -> int:
+        """Rows at once: of `entries` logits, or all where distributions are compared."""
+        count = max(1, len(self.targets))
         if not self.alone and "log_probs" in self.objective.needs:
-            size = max(1, len(self.targets))
-        for first in range(0, len(self.targets), size):
-            yield slice(first, first + size)
+            return count
+        return max(1, min(count, self.entries // len(self.head.weight)))
 
-    def read(self, logits: Tensor, at: slice) -> tuple[TokenStats, Tensor]:
-        """Statistics `[1, n]` of rows, and their probabilities `[n, V]` in place of the logits."""
-        needs, y = self.objective.needs, self.targets[at, None]
-        at_target = logits.gather(-1, y).squeeze(-1)
-        top = logits.amax(-1, keepdim=True)
-        shifted = logits.sub_(top)
-        log_probs = None
-        if "log_probs" in needs or "entropy" in needs:
-            log_z = shifted.logsumexp(-1, keepdim=True)
-            log_probs = shifted - log_z
-            probs = torch.exp(log_probs, out=shifted)
-        else:
-            probs = shifted.exp_()
-            total = probs.sum(-1, keepdim=True)
-            probs.div_(total)
-            log_z = total.log_()
-        logp = at_target - (top + log_z).squeeze(-1)
-        if bool(torch.isnan(logp).any()):
-            row = int(torch.isnan(logp).nonzero()[0])
-            raise ValueError(
-                f"the logits of target {row + (at.start or 0)} hold NaN or +inf, or are all -inf: "
-                "look at the forward pass (overflow in half precision is the usual cause)"
-            )
-        found: dict[str, Any] = {"logp": logp, "targets": y.squeeze(-1)}
-        if "entropy" in needs:
-            found["entropy"] = -(probs * finite(given(log_probs))).sum(-1)
-        if "log_probs" in needs:
-            found["log_probs"] = log_probs
-        found |= {name: value[at] for name, value in self.kept.items() if name != "reference"}
-        if self.reference is not None and {"ref_logp", "ref_log_probs"} & set(needs):
-            frozen = self.reference.head.logits(self.kept["reference"][at])[0].log_softmax(-1)
-            found["ref_logp"] = frozen.gather(-1, y).squeeze(-1)
-            found["ref_log_probs"] = frozen
-        mask = torch.ones_like(logp, dtype=torch.bool)[None]
-        return TokenStats(mask=mask, **{k: v[None] for k, v in found.items()}), probs
+    def slices(self) -> Iterator[slice]:
+        """All rows, `size` at a time; an empty slice where there are none."""
+        for first in range(0, max(1, len(self.targets)), self.size):
+            yield slice(first, first + self.size)
 
-    def weights(self, hidden: Tensor) -> Tensor | None:
-        """First pass: the weight `[N]` of each row where rows depend on one another, else None."""
-        if self.alone:
-            return None
-        parts = [self.read(self.head.logits(hidden[at])[0], at)[0] for at in self.rows()]
-        names = {"logp", "targets", *self.objective.needs}
-        shape: dict[str, Tensor] = {}
-        for name in names:
-            flat = torch.cat([getattr(p, name)[0] for p in parts]) if parts else None
-            if flat is not None:
-                shape[name] = _spread(flat, self.mask)
-        if not parts:
-            return self.targets.new_zeros(0, dtype=hidden.dtype)
-        stats = TokenStats(mask=self.mask, **shape)
-        return self.objective.weight(stats).expand_as(stats.logp)[self.mask]
+    def at_home(self, rows: Tensor) -> Tensor:
+        """Rows `[N, ...]` at their places `[B, T, ...]`; 0 where there is no target."""
+        home = rows.new_zeros(*self.mask.shape, *rows.shape[1:])
+        home[self.mask] = rows
+        return home
 
-    def note(self, stats: TokenStats, weight: Tensor) -> None:
-        """Keeps the statistics of single numbers."""
-        for name in ("logp", "entropy", "ref_logp", "old_logp", "advantage"):
-            if (value := getattr(stats, name)) is not None:
-                self.seen.setdefault(name, []).append(value[0])
-        self.seen.setdefault("weight", []).append(weight)
+    def read(self, z: Tensor, at: slice) -> dict[str, Tensor]:
+        """Statistics that the objective asks for; leaves probabilities in place of logits."""
+        needs = self.objective.needs
+        found = statistics_(z, self.targets[at], needs)
+        found |= {name: value[at] for name, value in self.extra.items()}
+        frozen = {"ref_logp", "ref_log_probs"} & set(needs)
+        if self.reference is not None and frozen:
+            out = self.reference.head.logits(self.reference.hidden[at], torch.empty_like(z))
+            of_it = statistics_(out, self.targets[at], ("log_probs",))
+            found |= {name: of_it[name.removeprefix("ref_")] for name in frozen}
+        return {name: found[name] for name in ("logp", "targets", *needs)}
+
+    def together(self, hidden: Tensor, room: Tensor) -> _Pull:
+        """The pull on all rows, whose weights depend on one another, from a pass of their own."""
+        parts = [self.read(self.head.logits(hidden[at], room), at) for at in self.slices()]
+        found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        at_home = {name: self.at_home(value) for name, value in found.items()}
+        value, *g = self.pull(TokenStats(mask=self.mask, **at_home))
+        return self.noted(found, _Pull(value, *(x[self.mask] for x in g)))
+
+    def apart(self, z: Tensor, at: slice) -> _Pull:
+        """The pull on the rows `at`, whose weights depend on nothing else."""
+        found = self.read(z, at)
+        mask = torch.ones_like(found["targets"], dtype=torch.bool)[None]
+        in_a_row = {name: value[None] for name, value in found.items()}
+        value, *g = self.pull(TokenStats(mask=mask, **in_a_row))
+        return self.noted(found, _Pull(value, *(x[0] for x in g)))
+
+    def pull(self, t: TokenStats) -> tuple[Tensor, ...]:
+        """The surrogate and g, by differentiating it down to the log-probabilities."""
+        leaves = [t.logp] if self.objective.target is None else [t.logp, given(t.log_probs)]
+        with torch.enable_grad():
+            for leaf in leaves:
+                leaf.requires_grad_()
+            value = self.objective.surrogate(t, reduction=SumOver())
+        return value.detach(), *torch.autograd.grad(value, leaves)
+
+    def noted(self, found: Mapping[str, Tensor], pull: _Pull) -> _Pull:
+        """Keeps the statistics of one number a token, and the weight: at the target g = -w."""
+        numbers = {name: x.detach() for name, x in found.items() if name in NUMBERS}
+        for name, value in (numbers | {"weight": -pull.at_target}).items():
+            self.seen.setdefault(name, []).append(value)
+        return pull
 
 
 class _Chunked(torch.autograd.Function):
-    """The gradients are made in the forward pass; the backward pass scales them."""
+    """The gradients are made in the forward pass; the backward pass scales and hands them out."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, job: _Job) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        rows: _Rows,
+        denominator: float | Tensor,
+    ) -> Tensor:
         """The loss; see `chunked`."""
-        wide = upcast(hidden[:0]).dtype
-        wanted = ctx.needs_input_grad[:3]
-        like = (hidden, weight, bias)
-        grads = [
-            torch.zeros_like(x, dtype=wide) if want and x is not None else None
-            for x, want in zip(like, wanted, strict=True)
-        ]
-        held, over = job.weights(hidden), job.denominator
-        value = hidden.new_zeros((), dtype=wide)
-        for at in job.rows():
-            h = hidden[at]
-            logits, slope = job.head.logits(h)
-            stats, probs = job.read(logits, at)
-            w = job.objective.weight(stats).expand_as(stats.logp)[0] if held is None else held[at]
-            w = w.to(wide)
-            job.note(stats, w)
-            value += weighted_nll(w[None], stats).sum()
-            spread = None
-            if job.objective.target is not None:
-                spread = job.objective.target(stats)[0].to(wide)
-                logq = given(stats.log_probs)[0]
-                value -= torch.where(spread == 0, 0.0, spread * logq).sum()
-            if not any(wanted):
-                continue
-            # dL/dz, in place of the probabilities.
-            total = w if spread is None else w + spread.sum(-1)
-            dz = probs.mul_((total / over)[:, None])
-            dz.scatter_add_(-1, job.targets[at, None], -(w / over)[:, None])
-            if spread is not None:
-                dz -= spread / over
-            if slope is not None:
-                dz *= slope
-            elif job.head.scale != 1:
-                dz *= job.head.scale
-            _multiply(dz, h, weight, grads, at)
-        if not len(job.targets):
-            job.seen = {"logp": [value.new_zeros(0)], "weight": [value.new_zeros(0)]}
-        ctx.grads = [
-            g.to(x.dtype) if g is not None and x is not None else None
-            for g, x in zip(grads, like, strict=True)
-        ]
-        return value / over
+        wide, wanted = upcast(hidden[:0]).dtype, ctx.needs_input_grad[:3]
+        of_hidden = torch.zeros_like(hidden, dtype=wide) if wanted[0] else None
+        of_weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
+        of_bias = torch.zeros_like(bias, dtype=wide) if bias is not None and wanted[2] else None
+        room = hidden.new_empty(rows.size, len(weight), dtype=wide)
+        with torch.autocast(hidden.device.type, enabled=False):
+            whole = None if rows.alone else rows.together(hidden, room)
+            value = hidden.new_zeros((), dtype=wide) if whole is None else whole.value
+            for at in rows.slices() if whole is None or any(wanted) else ():
+                h = hidden[at]
+                z = rows.head.logits(h, room)
+                slope = rows.head.slope(z)
+                if whole is None:
+                    pull, own = rows.apart(z, at), slice(None)
+                    value += pull.value
+                else:
+                    statistics_(z, rows.targets[at], ())
+                    pull, own = whole, at
+                if not any(wanted):
+                    continue
+                dz = pull.of_logits_(z, rows.targets[at], own)
+                if slope is not None:
+                    dz *= slope
+                narrow = dz.to(hidden.dtype)
+                if of_hidden is not None:
+                    add_product_(of_hidden[at], narrow, rows.head.weight)
+                if of_weight is not None:
+                    add_product_(of_weight, narrow.T, h)
+                if of_bias is not None:
+                    of_bias += dz.sum(0)
+        broken = torch.cat(rows.seen["logp"]).isnan()
+        if bool(broken.any()):
+            raise ValueError(
+                f"the logits of target {int(broken.nonzero()[0])} hold NaN or +inf, or are all "
+                "-inf: look at the forward pass (overflow in half precision is the usual cause)"
+            )
+        ctx.grads, ctx.denominator = (of_hidden, of_weight, of_bias), denominator
+        ctx.dtypes = [None if x is None else x.dtype for x in (hidden, weight, bias)]
+        return value / denominator
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """Scales the gradients of hidden states, weight and bias, in place: there is one of each.
-
-        Raises: RuntimeError when they are asked for a second time.
-        """
-        (scale,), grads = upstream, ctx.grads
-        if grads is None:
-            raise RuntimeError(
-                "the loss of a chunked head can be differentiated once: call it again"
-            )
-        ctx.grads = None
-        return (*(g if g is None else g.mul_(scale.to(g.dtype)) for g in grads), None)
-
-
-def _multiply(dz: Tensor, h: Tensor, weight: Tensor, grads: list[Tensor | None], at: slice) -> None:
-    """Adds what the rows `at` give to the gradients of hidden states, weight and bias."""
-    of_hidden, of_weight, of_bias = grads
-    narrow = dz.to(h.dtype)
-    if of_hidden is not None:
-        of_hidden[at] = narrow @ weight
-    if of_weight is not None:
-        if narrow.dtype == of_weight.dtype:
-            of_weight.addmm_(narrow.T, h)
-        else:
-            of_weight += narrow.T @ h
-    if of_bias is not None:
-        of_bias += dz.sum(0)
-
-
-def _spread(rows: Tensor, mask: Tensor) -> Tensor:
-    """Rows `[N, ...]` at their places `[B, T, ...]`; 0 where there is no target."""
-    out = rows.new_zeros(*mask.shape, *rows.shape[1:])
-    out[mask] = rows
-    return out
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """Scales in place, for there is one of each. Raises: RuntimeError for a second time."""
+        if ctx.grads is None:
+            raise RuntimeError("a chunked loss can be differentiated once: compute it again")
+        scale, grads, ctx.grads = upstream / ctx.denominator, ctx.grads, None
+        made = zip(grads, ctx.dtypes, strict=True)
+        return *(None if g is None else g.mul_(scale).to(d) for g, d in made), None, None

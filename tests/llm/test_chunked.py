@@ -7,9 +7,10 @@ import torch
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dft_theory.llm.chunked import Head, Reference, chunked
+from dft_theory.llm.chunked import chunked
+from dft_theory.llm.head import Head, Reference
 from dft_theory.logprobs import TokenStats, target_stats
-from dft_theory.objectives import OBJECTIVES, SumOver, dft, objectives
+from dft_theory.objectives import OBJECTIVES, SumOver, dft, objectives, sft
 from dft_theory.seeding import generator
 
 B, T, H, V = 4, 5, 6, 17
@@ -129,12 +130,22 @@ def test_a_second_backward_pass_is_refused():
         torch.autograd.grad(loss, hidden)
 
 
-@pytest.mark.parametrize("name", ["dft", "dft-sequence", "talr", "sed-masked-1", "asft-0.05"])
-def test_without_a_target_the_loss_is_0_and_has_a_gradient(name):
-    hidden, targets, head, frozen, _ = made()
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: o.name)
+def test_without_a_target_the_loss_is_0_and_has_a_gradient(objective):
+    hidden, targets, head, frozen, extra = made()
     nothing = torch.full_like(targets, -100)
-    found = chunked(objectives[name], hidden, nothing, head, denominator=1.0, reference=frozen)
+    found = chunked(
+        objective,
+        hidden,
+        nothing,
+        head,
+        denominator=1.0,
+        extra=needed(objective, extra),
+        reference=frozen,
+    )
     assert found.loss == 0
+    assert not found.stats.mask.any()
+    assert found.weight.shape == targets.shape
     assert all((g == 0).all() for g in gradients(found.loss, hidden, head))
 
 
@@ -149,6 +160,55 @@ def test_half_precision_states_have_statistics_in_float32():
     loss, _ = plain(dft, exact[0], targets, wide, frozen, extra, 4.0)
     for mine, true in zip(ours, gradients(loss, exact[0], wide), strict=True):
         assert (mine.double() - true).norm() < 0.04 * true.norm()
+
+
+@pytest.mark.parametrize("surrounding", [False, True], ids=["plain", "autocast"])
+def test_states_narrower_than_the_head_leave_it_a_wide_gradient(surrounding):
+    """Products in bfloat16 and a float32 master copy, also where autocast is left switched on."""
+    hidden, targets, head, *_ = made(torch.float32)
+    narrow = hidden.detach().bfloat16().requires_grad_()
+    with torch.autocast("cpu", enabled=surrounding):
+        found = chunked(dft, narrow, targets, head, denominator=4.0, entries=3 * V)
+    ours = gradients(found.loss, narrow, head)
+    assert [g.dtype for g in ours] == [torch.bfloat16, torch.float32, torch.float32]
+    exact = chunked(dft, hidden, targets, head, denominator=4.0)
+    for mine, true in zip(ours, gradients(exact.loss, hidden, head), strict=True):
+        assert (mine - true).norm() < 0.04 * true.norm()
+
+
+def test_float16_holds_gradients_of_a_step_of_a_million_tokens():
+    """The least number of float16 is 6e-8: a gradient divided by 1e6 must be scaled up first."""
+    hidden, targets, head, *_ = made(torch.float16)
+    loss = chunked(dft, hidden, targets, head, denominator=1e6).loss
+    ours = gradients(2.0**20 * loss, hidden, head)
+    wide = [x.detach().double().requires_grad_() for x in (hidden, head.weight, head.bias)]
+    exact = chunked(dft, wide[0], targets, Head(weight=wide[1], bias=wide[2]), denominator=1e6)
+    for mine, true in zip(ours, torch.autograd.grad(2.0**20 * exact.loss, wide), strict=True):
+        assert mine.dtype == torch.float16
+        assert (mine.double() - true).norm() < 0.005 * true.norm()
+
+
+def test_near_certainty_log_p_is_the_best_that_float32_holds():
+    """log p = -3.3e-4 next to logits of size 60: the rounding of log p itself, not of a logit."""
+    weight = torch.full((2, 1), 1.0)
+    bias = torch.tensor([60.0, 52.0])
+    hidden, targets = torch.zeros(1, 1, 1), torch.tensor([[0]])
+    logp = chunked(sft, hidden, targets, Head(weight=weight, bias=bias), denominator=1.0).stats.logp
+    exact = -torch.log1p(torch.tensor(-8.0, dtype=torch.float64).exp())
+    assert abs(float(logp) - float(exact)) < 1e-7
+
+
+def test_a_target_of_probability_0_and_weight_0_contributes_nothing():
+    hidden, targets, head, frozen, extra = made()
+    bias = head.bias.detach().clone()
+    bias[targets[0, 0]] = -torch.inf
+    head = replace(head, bias=bias)
+    wanted = (hidden, head.weight)
+    loss, _ = plain(dft, hidden, targets, head, frozen, extra, 4.0)
+    found = chunked(dft, hidden, targets, head, denominator=4.0).loss
+    assert found.isfinite()
+    assert_close(found, loss)
+    assert_close(torch.autograd.grad(found, wanted), torch.autograd.grad(loss, wanted))
 
 
 class Largest(TorchDispatchMode):
@@ -200,3 +260,39 @@ def test_nan_is_refused_with_its_target():
     broken[1, 0] = torch.nan  # the fourth target
     with pytest.raises(ValueError, match="logits of target 3 hold NaN"):
         chunked(dft, broken, targets, head, denominator=1.0)
+
+
+def test_a_target_outside_the_vocabulary_is_refused():
+    hidden, targets, head, *_ = made()
+    targets[1, 1] = V
+    with pytest.raises(ValueError, match=f"target {V} is outside the head's vocabulary of {V}"):
+        chunked(dft, hidden, targets, head, denominator=1.0)
+
+
+def test_gradients_are_handed_out_once_and_have_none_of_their_own():
+    hidden, targets, head, *_ = made()
+    loss = chunked(dft, hidden, targets, head, denominator=1.0).loss
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="can be differentiated once: compute it again"):
+        loss.backward()
+    loss = chunked(dft, hidden, targets, head, denominator=1.0).loss
+    (gradient,) = torch.autograd.grad(loss, hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        gradient.sum().backward()
+
+
+def test_without_gradients_no_product_but_the_logits_is_taken():
+    hidden, targets, head, *_ = made()
+    with torch.no_grad(), Counted() as seen:
+        chunked(objectives["dft-sequence"], hidden, targets, head, denominator=1.0, entries=4 * V)
+    assert seen.products == -(-int((targets >= 0).sum()) // 4)
+
+
+class Counted(TorchDispatchMode):
+    """The number of matrix products."""
+
+    products = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.products += func._schema.name in ("aten::mm", "aten::addmm", "aten::addmm_")
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,369 @@
+"""A recipe, run: data and model loaded, the loss checked, every number recorded, and resumable.
+
+The folder of a run holds `manifest.json`, `metrics.jsonl`, `summary.json` (when it is done),
+`checkpoints/` and `model/`, the trained weights and tokenizer.
+"""
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTConfig
+
+from dft_theory import provenance
+from dft_theory.llm import checkpoints
+from dft_theory.llm.corpus import Pair, conversations, fit, load
+from dft_theory.llm.gradient_check import GradientVerdict, WrongGradientError, check_first_step
+from dft_theory.llm.pretrained import Pretrained, load_pretrained
+from dft_theory.llm.recipe import Recipe
+from dft_theory.llm.trainer import NotFiniteError, ObjectiveTrainer, log_probs
+from dft_theory.logprobs import IGNORE_INDEX, TokenStats
+from dft_theory.objectives import Objective, Reduction, SumOver, TokenMean
+from dft_theory.results import RecordError, Run, encode, write_text
+from dft_theory.seeding import numpy_generator
+
+SAVES = 10  # checkpoints a run, besides those that the recipe names,
+APART = 20  # steps apart at least
+LINES = 200  # records of a run, about: they stay small enough for version control
+HELD_OUT = 64  # demonstrations for the evaluation loss, at most
+PROBE = 4  # of them, for the distance to the base model
+
+# For base models, whose tokenizers have no chat template; the paper does not say what it took.
+PLAIN_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}User: {{ m['content'] }}"
+    "\n\nAssistant:{% else %} {{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def train(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    objective: Objective | None = None,
+    resume: bool = False,
+    gradient_check: bool = True,
+    max_steps: int | None = None,
+    command: Sequence[str] = (),
+) -> Run:
+    """Train the first seed of a recipe into the folder `out`.
+
+    `objective` takes the place of the recipe's. `max_steps` makes a shorter run of it, schedule
+    and all. With `resume`, goes on from the newest complete checkpoint: on one device with the same
+    threads, to the very weights of a run that was never interrupted. Without `gradient_check` the
+    manifest says so.
+
+    Raises: WrongGradientError before the first step; NotFiniteError where loss or gradient are no
+    numbers, with the last good checkpoint kept; RecordError for a folder that holds another run or
+    a damaged checkpoint; ValueError for what the recipe or the trainer refuse.
+    """
+    run, loss = Run(Path(out)), objective or recipe.loss
+    source = _loaded(recipe)
+    pairs, found = fit(load(recipe.corpus), source.tokenizer, recipe.max_length)
+    trained, held = _split(recipe, pairs)
+    planned = recipe.steps(len(trained))
+    steps = planned if max_steps is None else min(planned, max_steps)
+    what = {
+        "recipe": asdict(recipe),
+        "objective": {"name": loss.name, "source": provenance.source_hash(loss)},
+        "model": {"name": recipe.model, "revision": source.revision},
+        "data": {
+            "sha256": _digest(pairs),
+            "fit": str(found),
+            "trained": len(trained),
+            "held_out": len(held),
+            "left_out": found.rows - len(trained) - len(held),
+        },
+        "template": source.tokenizer.chat_template,
+        "steps": steps,
+        "warmup_steps": math.floor(recipe.warmup * steps),
+    }
+    identity = hashlib.sha256(encode(what, where="the run").encode()).hexdigest()
+    start = _resumed(run, identity) if resume else None
+    trainer = _trainer(recipe, loss, source, trained, held, run, steps)
+    trainer.add_callback(_Recorder(run, identity, recipe.checkpoints, steps, trainer))
+    checked: dict[str, Any] | str = "switched off"
+    wrong = None
+    if gradient_check:
+        try:
+            verdict = first_step(trainer)
+        except WrongGradientError as error:
+            verdict, wrong = error.verdict, error
+        checked = asdict(verdict) | {"holds": verdict.holds}
+    if trainer.is_world_process_zero() and not (resume and (run.folder / "manifest.json").exists()):
+        extra = what | {
+            "identity": identity,
+            "gradient_check": checked,
+            "processes": trainer.args.world_size,
+            "accumulation_here": trainer.args.gradient_accumulation_steps,
+        }
+        run.start(provenance.manifest(list(command), seeds=recipe.seeds[:1], extra=extra))
+    if wrong is not None:
+        raise wrong
+    started = time.perf_counter()
+    try:
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    except NotFiniteError as error:
+        if trainer.is_world_process_zero():
+            run.log({"step": trainer.state.global_step, "stopped": str(error)})
+        raise
+    last = {} if held else {"eval_kl_to_base": trainer.kl_to_base()}
+    for record in trainer.state.log_history:  # evaluated at every checkpoint and at the last step
+        last |= record
+    _saved(trainer, run.folder / "model")
+    if trainer.is_world_process_zero():
+        logged = [m for m in run.metrics() if "nll" in m]
+        run.finish(
+            {
+                "steps": trainer.state.global_step,
+                "seconds": round(time.perf_counter() - started, 3),
+                "resumed_at": None if start is None else int(start.name.rpartition("-")[2]),
+                **{k: last[k] for k in ("eval_loss", "eval_kl_to_base") if k in last},
+                "first": logged[0] if logged else None,
+                "last": logged[-1] if logged else None,
+                "weights_sha256": _sha256(run.folder / "model"),
+            }
+        )
+        checkpoints.prune(run.folder / "checkpoints", recipe.checkpoints, newest=0)
+    return run
+
+
+def quiet() -> None:
+    """Switches off the bars of the libraries below; a run has one of its own."""
+    from datasets import disable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bars()
+    disable_progress_bar()
+
+
+# --- before -------------------------------------------------------------------------------------
+
+
+def _loaded(recipe: Recipe) -> Pretrained:
+    dtype = torch.bfloat16 if recipe.parameters == "bfloat16" else torch.float32
+    source = load_pretrained(recipe.model, dtype=dtype)
+    if source.tokenizer.chat_template is None:
+        source.tokenizer.chat_template = PLAIN_TEMPLATE
+    return source
+
+
+def _split(recipe: Recipe, pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """Whole batches of a seeded shuffle, and of what is left over the demonstrations held out."""
+    order = numpy_generator(recipe.seeds[0], "train", recipe.corpus.source).permutation(len(pairs))
+    shuffled = [pairs[i] for i in order]
+    whole = len(pairs) // recipe.batch * recipe.batch
+    if not whole:
+        raise ValueError(
+            f"{recipe.name}: {len(pairs)} demonstrations make no batch of {recipe.batch}"
+        )
+    return shuffled[:whole], shuffled[whole : whole + HELD_OUT]
+
+
+def _trainer(
+    recipe: Recipe,
+    objective: Objective,
+    source: Pretrained,
+    trained: Sequence[Pair],
+    held: Sequence[Pair],
+    run: Run,
+    steps: int,
+) -> ObjectiveTrainer:
+    names = {f.name for f in fields(SFTConfig)}
+    saving = "activation" if "activation_checkpointing" in names else "gradient"  # older ones
+    config = SFTConfig(
+        output_dir=str(run.folder / "checkpoints"),
+        per_device_train_batch_size=recipe.micro_batch,
+        per_device_eval_batch_size=recipe.micro_batch,
+        max_steps=steps,
+        learning_rate=recipe.rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.floor(recipe.warmup * steps),
+        optim="adamw_torch",
+        adam_beta1=recipe.betas[0],
+        adam_beta2=recipe.betas[1],
+        weight_decay=recipe.decay,
+        max_grad_norm=recipe.clip,
+        max_length=recipe.max_length,
+        **{f"{saving}_checkpointing": recipe.checkpointing},
+        bf16=recipe.compute == "bfloat16" and recipe.parameters == "float32",
+        use_cpu=not torch.cuda.is_available(),
+        seed=recipe.seeds[0],
+        data_seed=recipe.seeds[0],
+        logging_steps=max(1, steps // LINES),
+        save_strategy="steps",
+        save_steps=max(APART, steps // SAVES),
+        report_to=[],
+        disable_tqdm=True,
+        **_sharding(),
+    )
+    at_once = recipe.micro_batch * config.world_size
+    if recipe.batch % at_once:
+        raise ValueError(
+            f"{recipe.name}: a batch of {recipe.batch} is no multiple of {recipe.micro_batch} "
+            f"demonstrations on each of {config.world_size} processes: start another number"
+        )
+    config.gradient_accumulation_steps = recipe.batch // at_once
+    trainer = ObjectiveTrainer(
+        source.model,
+        config,
+        objective=objective,
+        train_dataset=conversations(trained),
+        eval_dataset=conversations(held) if held else None,
+        processing_class=source.tokenizer,
+        accumulation=recipe.accumulation,
+        micro_batches=recipe.micro_batches,
+        probe=PROBE,
+        peft_config=None if recipe.lora_rank is None else _adapter(recipe.lora_rank),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _sharding() -> dict[str, Any]:
+    """FSDP2 over several GPUs, DDP over several processes without."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
+        return {"fsdp": True, "fsdp_config": {"version": 2}}
+    return {"ddp_find_unused_parameters": False}
+
+
+def _adapter(rank: int) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def first_step(trainer: ObjectiveTrainer) -> GradientVerdict:
+    """The gradient check on two short demonstrations of the training set.
+
+    Raises: WrongGradientError, ValueError; see `check_first_step`.
+    """
+    data: Any = trainer.train_dataset
+    rows = sorted((data[i] for i in range(min(256, len(data)))), key=lambda r: len(r["input_ids"]))
+    batch = trainer.batch(rows[:2])
+    labels: Tensor = batch["labels"]
+    kept = (labels[:, 1:] != IGNORE_INDEX).sum(-1)
+    if len(kept.unique()) == 1:  # normalisers show in unequal numbers of targets only
+        labels[1, int((labels[1, 1:] != IGNORE_INDEX).nonzero()[0]) + 1] = IGNORE_INDEX
+    reduction: Reduction = TokenMean()
+    if trainer.accumulation == "micro-batch-sum":
+        reduction = SumOver(float(trainer.divisor(batch, None)))
+
+    def complete(stats: TokenStats) -> TokenStats:
+        if not trainer.anchored:
+            return stats
+        rows = log_probs(trainer.frozen(trainer.model, batch), stats.mask)
+        whole = rows.new_zeros(*stats.mask.shape, rows.shape[-1])
+        whole[stats.mask] = rows
+        at_target = whole.gather(-1, labels[:, 1:, None].clamp_min(0)).squeeze(-1)
+        return replace(stats, ref_logp=at_target, ref_log_probs=whole)
+
+    def loss(inputs: dict[str, Tensor], count: Tensor) -> Tensor:
+        return trainer.objective_loss(trainer.model, inputs, count).loss
+
+    return check_first_step(
+        trainer.model, loss, batch, trainer.objective, reduction, complete=complete
+    )
+
+
+def _resumed(run: Run, identity: str) -> Path | None:
+    """Where to go on; the records behind it are taken back. None where nothing was saved yet."""
+    manifest = run.folder / "manifest.json"
+    if not manifest.exists():
+        raise RecordError(f"{run.folder} holds no run to resume: leave out resume")
+    if run.finished:
+        raise RecordError(f"{run.folder} holds a finished run: there is nothing to resume")
+    if run.manifest().get("identity") != identity:
+        raise RecordError(
+            f"{run.folder} holds another run: recipe, objective, data, model or number of steps "
+            "differ from its manifest.json. Train into another folder"
+        )
+    found = checkpoints.newest(run.folder / "checkpoints", identity)
+    step = 0 if found is None else int(found.name.rpartition("-")[2])
+    kept = [m for m in run.metrics() if m.get("step", 0) <= step and "stopped" not in m]
+    if os.environ.get("RANK", "0") == "0":
+        lines = (encode(m, where="metrics") + "\n" for m in kept)
+        write_text(run.folder / "metrics.jsonl", "".join(lines))
+    return found
+
+
+# --- meanwhile and after ------------------------------------------------------------------------
+
+
+class _Recorder(TrainerCallback):  # type: ignore[misc]
+    """Every log into metrics.jsonl, every checkpoint sealed, and a bar."""
+
+    def __init__(
+        self,
+        run: Run,
+        identity: str,
+        keep: Sequence[int],
+        steps: int,
+        trainer: ObjectiveTrainer,
+    ) -> None:
+        self.held = trainer.eval_dataset is not None
+        self.run, self.identity, self.keep = run, identity, keep
+        self.main = trainer.is_world_process_zero()
+        self.bar = tqdm(total=steps, desc="steps", disable=None, leave=False)
+
+    def on_log(self, _args: Any, state: Any, _control: Any, **given: Any) -> None:
+        logs: Mapping[str, float] = given["logs"]
+        if self.main and "train_runtime" not in logs:
+            self.run.log({"step": state.global_step, **{k: float(v) for k, v in logs.items()}})
+        shown = {k: f"{logs[k]:.4g}" for k in ("nll", "surrogate", "mean_p") if k in logs}
+        if shown:
+            self.bar.set_postfix(shown, refresh=False)
+
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
+        self.bar.update(state.global_step - self.bar.n)
+        control.should_save |= (
+            state.global_step in self.keep or state.global_step >= state.max_steps
+        )
+        control.should_evaluate = self.held and control.should_save
+        return control
+
+    def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        if self.main:
+            root = Path(args.output_dir)
+            checkpoints.seal(root / f"checkpoint-{state.global_step}", self.identity)
+            checkpoints.prune(root, self.keep)
+
+    def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        self.bar.close()
+
+
+def _saved(trainer: ObjectiveTrainer, folder: Path) -> None:
+    """The trained model as a folder that `load_pretrained` reads; adapters are merged in."""
+    if not trainer.adapted:
+        trainer.save_model(str(folder))
+    elif trainer.is_world_process_zero():
+        trainer.model.merge_and_unload().save_pretrained(folder)
+        trainer.processing_class.save_pretrained(folder)
+    (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that names local folders
+
+
+def _digest(pairs: Sequence[Pair]) -> str:
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(json.dumps([pair.question, pair.solution]).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _sha256(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
