@@ -29,6 +29,8 @@ figures: $(STAMP)
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/enumeration.py
 	$(BIN)/python benchmarks/objectives.py
+	$(BIN)/python benchmarks/chunked.py
+	$(BIN)/python benchmarks/stacked_training.py
 	$(BIN)/python benchmarks/import_time.py
 
 # What other packages compute, as PEERS.md. They take 1.5 GB of disk; nothing else needs them.

@@ -293,6 +293,52 @@ def experiments(root: Path) -> str:
     return "\n".join(lines)
 
 
+def boundary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How much more training than SFT the deficit costs, measured in the linear model."""
+
+    def half(objective: str, p0: float) -> float:
+        """Learning rate times steps at p = 1/2, of the longest run that all seeds finished."""
+        mine = [
+            r
+            for r in rows
+            if (r["objective"], r["eps"], r["p0"]) == (objective, 0.0, p0) and None not in r["half"]
+        ]
+        seeds = max(mine, key=lambda r: float(r["S"]))["half"]
+        return float(sum(seeds) / len(seeds))
+
+    ratios = {p0: half("dft", p0) / half("sft", p0) for p0 in (0.001, 0.01, 0.1)}
+    parts = [f"{ratio:.0f} times from p0 = {p0:g}" for p0, ratio in ratios.items()]
+    return (
+        "In this second toy (frozen base, linear adapter, SGD) a clean fact takes DFT "
+        f"{', '.join(parts)} the training that it takes SFT: the times grow like 1/p0 and "
+        "log(1/p0). With that much training the deficit is gone."
+    )
+
+
+def head(record: Mapping[str, Any]) -> str:
+    """The chunked head against whole logits, TRL's head, and three bare products."""
+    lines = [
+        "| loss and both gradients, 1,024 rows of width 576 | V | times whole logits: time "
+        "| memory | times three bare products |",
+        "|---|---|---|---|---|",
+    ]
+    names = {
+        "sft": "SFT",
+        "dft": "DFT",
+        "eaft": "EAFT (reads the distribution)",
+        "dft-sequence": "DFT (sequence, two passes)",
+        "trl": "TRL's fused head, DFT",
+    }
+    for vocab, found in record["found"].items():
+        seconds, mib = found["seconds"], found["mib"]
+        lines += [
+            f"| {title} | {int(vocab):,} | {seconds[name] / seconds['full']:.2f} | "
+            f"{mib[name] / mib['full']:.2f} | {seconds[name] / seconds['products']:.2f} |"
+            for name, title in names.items()
+        ]
+    return "\n".join(lines)
+
+
 def diagnosis(record: Mapping[str, Any]) -> str:
     """What `diagnose` printed on the real model."""
     return "\n".join(["```", *record["text"], "```"])
@@ -328,6 +374,12 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
             results.read_json(root / "experiments/results/mutation/mutation.json")
         ),
         "experiments": lambda: experiments(root),
+        "boundary": lambda: boundary(
+            results.RunStore(root / "experiments/results").run("compute-boundary", "full").metrics()
+        ),
+        "head": lambda: head(
+            results.read_json(root / "experiments/results/benchmarks/chunked.json")
+        ),
         "diagnosis": lambda: diagnosis(results.read_json(root / DIAGNOSED)),
         "power": lambda: power(results.read_json(root / "dft_theory/data/regime.json")),
         "should": lambda: should_i_use_dft(root),

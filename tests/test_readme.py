@@ -39,6 +39,9 @@ SMALLER = {
     "--objective dft --objective asft-0.05 --reference self": (
         "diagnose --data sample --limit 2 --objective dft --objective asft-0.05 --reference self"
     ),
+    ".venv/bin/dft-theory train smoke --out runs/smoke": "train smoke --dry-run",  # minutes
+    ".venv/bin/dft-theory evaluate --model runs/smoke/model --problems sample --samples 1   "
+    "--temperature 0 --max-new-tokens 256 --out runs/smoke/sample": "evaluate --help",  # the same
     ".venv/bin/dft-theory diagnose --model toy:noisy-half": "diagnose --help",  # half a minute
 }
 
