@@ -1,7 +1,10 @@
 """Each committed notebook is its source, executed: same cells, outputs present, nothing foreign."""
 
 import re
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
@@ -39,3 +42,25 @@ def test_running_it_again_prints_the_same(source: Path) -> None:
     fresh = jupytext.read(source)
     NotebookClient(fresh, timeout=120, resources={"metadata": {"path": FOLDER}}).execute()
     assert printed(fresh) == printed(nbformat.read(source.with_suffix(".ipynb"), as_version=4))
+
+
+def solutions() -> Iterator[Any]:
+    """Notebook, its imports, an exercise and the solution printed below it."""
+    for source in SOURCES:
+        held = jupytext.read(source).cells
+        imports = next(c.source for c in held if c.cell_type == "code")
+        for exercise, below in pairwise(held):
+            found = re.search(r"<details>.*?```python\n(.*?)```", below.source, re.DOTALL)
+            if ".check_attempt(" in exercise.source and found:
+                name = re.search(r"check_attempt\((\w+)", exercise.source)[1]
+                yield pytest.param(imports, exercise.source, found[1], id=f"{source.stem}-{name}")
+
+
+@pytest.mark.parametrize(("imports", "exercise", "solution"), tuple(solutions()))
+def test_a_printed_solution_passes_the_check_that_its_exercise_fails(imports, exercise, solution):
+    attempt, check = exercise.split("\nprint(")
+    names: dict[str, Any] = {}
+    exec(re.sub(r"(?m)^%.*", "", imports), names)
+    for function, right in ((attempt, False), (solution, True)):
+        exec(function, names)
+        assert eval(check.strip().removesuffix(")"), names).right is right

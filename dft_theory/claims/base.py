@@ -2,12 +2,16 @@
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from dft_theory.claims.scope import Scope
-from dft_theory.claims.tolerance import Exact, Side, Tolerance, excess
+from dft_theory.claims.tolerance import Estimate, Exact, Side, Tolerance, excess
 from dft_theory.policies import Policy
 
 Kind = Literal["identity", "inequality", "limit", "refutation"]
@@ -106,6 +110,53 @@ class Claim:
         """
         scope = Scope.standard(thorough=thorough) if policy is None else Scope.of(policy)
         return self.check(scope)
+
+    def check_attempt(
+        self, attempt: Callable[[Case], object], policy: Policy | None = None
+    ) -> "Attempt":
+        """Compare a reader's own right-hand side with the claim's, on the cases of `verify`.
+
+        `attempt` is called with a copy of each case and returns a tensor or a number. Also of an
+        inequality it is the right-hand side that is asked for, not just any bound. What goes wrong
+        inside `attempt` is explained and not raised.
+        """
+        answers = []
+        for case in self._cases(Scope.standard() if policy is None else Scope.of(policy)):
+            try:
+                answer = attempt(_copy(case))
+            except Exception as error:
+                return Attempt(False, f"your function raised {_explained(error)} [{case}]")
+            value = _as_side(answer, self.rhs(case))
+            if isinstance(value, str):
+                return Attempt(False, f"{value} [{case}]")
+            answers.append((case, value))
+        wrong = [(c, v) for c, v in answers if not self._agree(c, v, self.rhs(c))]
+        if not wrong:
+            count = f"right, on {len(answers)} cases. {self.note}" if answers else "no case here"
+            return Attempt(bool(answers), count)
+        for known in self._known_errors():
+            told = [(c, v) for c, v in answers if not known.equivalent_when(c)]
+            if told and all(self._agree(c, v, known.side(c)) for c, v in told):
+                return Attempt(False, f"not yet: this is {known.name}")
+        case, value = wrong[0]
+        return Attempt(
+            False,
+            f"not yet: wrong on {len(wrong)} of {len(answers)} cases, first on {case}, by "
+            f"{_distance(value, self.rhs(case))}",
+        )
+
+    def _known_errors(self) -> Iterator[Mutant]:
+        """Wrong right-hand sides that can be told by name."""
+        for mutant in self.mutants:
+            if mutant.of == "rhs":
+                yield replace(mutant, name=f"the known error '{mutant.name}'")
+        if self.published is not None and self.published.lhs is None:
+            yield Mutant(f"what was published ({self.published.why})", self.published.side)
+        yield Mutant("the right answer with the opposite sign", lambda c: _negated(self.rhs(c)))
+
+    def _agree(self, case: Case, left: Side, right: Side) -> bool:
+        shapes = [(s.value if isinstance(s, Estimate) else s).shape for s in (left, right)]
+        return shapes[0] == shapes[1] and self._excess(case, left, right, "=") <= 1
 
     def check(self, scope: Scope) -> "Verdict":
         """Check the claim on the cases of `scope`."""
@@ -220,3 +271,59 @@ class Verdict:
             f"tolerance  {mutants}  {self.seconds:.2f} s"
         )
         return line if self.holds else f"{line}\n    {self.reason}"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a reader's own right-hand side is worth. Prints as what to do about it."""
+
+    right: bool
+    says: str
+
+    def __str__(self) -> str:
+        return self.says
+
+
+def _copy(case: Case) -> Case:
+    """The case anew, nothing cached: a function that writes into its tensors spoils only these."""
+    held = {f.name: getattr(case, f.name) for f in fields(case) if f.init}
+    return replace(case, **{k: v.clone() for k, v in held.items() if isinstance(v, Tensor)})
+
+
+def _explained(error: Exception) -> str:
+    """The exception in one line, with the line of the reader's function that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is the call itself
+    at = f" at `{frames[0].line}`" if frames and frames[0].line else ""
+    return f"{type(error).__name__}{at}: {error}"
+
+
+def _as_side(answer: object, wanted: Side) -> Side | str:
+    """The answer as a side of the shape of `wanted`, or what is wrong with its type or shape."""
+    value = wanted.value if isinstance(wanted, Estimate) else wanted
+    shape = list(value.shape)
+    if answer is ...:
+        return "not answered yet: replace the `...`"
+    if answer is None:
+        return "your function returned None: is a `return` missing?"
+    if isinstance(answer, Estimate):
+        return answer
+    if isinstance(answer, int | float):
+        answer = torch.tensor(answer, dtype=torch.float64)
+    if not isinstance(answer, Tensor) or answer.is_complex():
+        kind = answer.dtype if isinstance(answer, Tensor) else type(answer).__name__
+        return f"your function returned {kind}: a real tensor of shape {shape} is wanted"
+    if list(answer.shape) != shape:
+        return f"your function returned shape {list(answer.shape)}: {shape} is wanted"
+    # Integers have no rounding unit, and that of half precision would excuse anything.
+    return answer if answer.dtype in (torch.float32, torch.float64) else answer.double()
+
+
+def _negated(side: Side) -> Side:
+    return Estimate(-side.value, side.error) if isinstance(side, Estimate) else -side
+
+
+def _distance(left: Side, right: Side) -> str:
+    """Largest difference of two sides of one shape, and the size of the right one, in words."""
+    a, b = ((s.value if isinstance(s, Estimate) else s).detach().double() for s in (left, right))
+    gap, size = float((a - b).abs().max()), float(b.abs().max())
+    return f"{gap:.3g}, where the right side has size {size:.3g}"

@@ -201,7 +201,7 @@ CLAIMS = (
         kind="inequality",
         relation="<=",
         statement=r"(1 - p)\sqrt{\frac{V}{V - 1}} \leq \Vert \nabla_z(-\log p_y) \Vert",
-        note="Gap G2: attained when the other tokens share the rest evenly.",
+        note="Attained when the other tokens share the rest evenly.",
         cites=("wu2025dft",),
         cases=token_cases,
         lhs=lambda c: c.rest * math.sqrt(c.terms / (c.terms - 1)),
@@ -220,7 +220,7 @@ CLAIMS = (
         kind="refutation",
         relation="<=",
         statement=r"\Vert \nabla_z(-\log p_y) \Vert \leq \sqrt{2}\,(1 - p) \leq \sqrt{2}",
-        note="Gap G2. The weight 1/p is unbounded, its product with the rare event is not: as p "
+        note="The weight 1/p is unbounded, its product with the rare event is not: as p "
         "falls the gradient tends to at most the square root of 2.",
         cites=("wu2025dft",),
         cases=token_cases,
@@ -252,7 +252,7 @@ CLAIMS = (
         relation="<=",
         statement=r"\Vert \nabla_z \mathcal{L}_{\mathrm{DFT}} \Vert \leq \sqrt{2}\, p\,(1 - p) "
         r"\leq \frac{\sqrt{2}}{4}",
-        note="Gap G2, the other side: at most 0.354, at p = 1/2, and proportional to p below. A "
+        note="The other side: at most 0.354, at p = 1/2, and proportional to p below. A "
         "token that the model thinks impossible stays so.",
         cites=("wu2025dft",),
         cases=token_cases,
@@ -291,7 +291,7 @@ CLAIMS = (
         kind="refutation",
         statement=r"\frac{\partial}{\partial z_y}(-p \log p) = -(1 + \log p)\, p\,(1 - p), \qquad "
         r"\frac{\partial \mathcal{L}_{\mathrm{DFT}}}{\partial z_y} = -p\,(1 - p)",
-        note="Gap G10. Below p = 1/e the two have opposite signs. The paper's README lacked the "
+        note="Below p = 1/e the two have opposite signs. The paper's README lacked the "
         "detach for a few hours; some frameworks still do.",
         cites=("wu2025dft",),
         cases=token_cases,
@@ -336,7 +336,7 @@ CLAIMS = (
         title="A falling DFT loss does not mean that the target is learned",
         kind="refutation",
         statement=r"\frac{d}{dp}(-p \log p) = -(1 + \log p)",
-        note="Gap G11. The printed value -p log p is 0 at p = 0 and at p = 1: below 1/e it falls "
+        note="The printed value -p log p is 0 at p = 0 and at p = 1: below 1/e it falls "
         "when p falls. Watch the mean of p and the plain negative log-likelihood instead.",
         cites=("wu2025dft",),
         cases=probabilities,

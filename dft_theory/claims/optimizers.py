@@ -112,7 +112,7 @@ CLAIMS = (
         kind="refutation",
         statement=r"\mathrm{Adam}(c\, g_1, \ldots, c\, g_n) = \mathrm{Adam}(g_1, \ldots, g_n) "
         r"\qquad \mathrm{for\ every}\ c > 0",
-        note="Gap G15. 'Large gradients make training unstable' skips the optimiser. Adam divides "
+        note="'Large gradients make training unstable' skips the optimiser. Adam divides "
         "by its running root mean square, so a common factor 1/p changes nothing; only the "
         "weights of tokens relative to one another do.",
         cites=("wu2025dft", "kingma2015adam"),

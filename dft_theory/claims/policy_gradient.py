@@ -293,7 +293,7 @@ CLAIMS = (
         statement=r"\nabla_\theta \mathcal{L}_{\mathrm{SFT}} = -\mathbb{E}_{y \sim q}"
         r"\left[ \frac{\mathbf{1}[y = y^\star]}{q(y)}\, \nabla_\theta \log \pi_\theta(y \mid x)"
         r"\right] \quad \mathrm{for\ every}\ q\ \mathrm{with}\ q(y^\star) > 0",
-        note="Gap G1. Sample from q instead of pi and the weight is 1/q, with the same gradient: "
+        note="Sample from q instead of pi and the weight is 1/q, with the same gradient: "
         "the weight belongs to the proposal, not to SFT, and by itself explains nothing.",
         cites=("wu2025dft",),
         cases=policy_cases,
@@ -319,7 +319,7 @@ CLAIMS = (
         kind="identity",
         statement=r"\Pr[\,y^\star \in \{y_1, \ldots, y_n\}\,] = "
         r"1 - (1 - \pi_\theta(y^\star \mid x))^n",
-        note="Gap G4. The reward of eq. (6) would be sparse if it had to be found by sampling. "
+        note="The reward of eq. (6) would be sparse if it had to be found by sampling. "
         "With y* given nothing is sampled, so sparsity is no property of SFT. 1,000 trials of "
         "n = 20 against the exact rate.",
         cites=("wu2025dft",),
@@ -339,7 +339,7 @@ CLAIMS = (
         statement=r"\mathbb{E}_{y \sim q}[-\nabla_\theta \log \pi_\theta(y \mid x)] = "
         r"-\mathbb{E}_{y \sim \pi_\theta}\left[ \frac{q(y \mid x)}{\pi_\theta(y \mid x)}\,"
         r"\nabla_\theta \log \pi_\theta(y \mid x) \right]",
-        note="Gap G6. Equation (5) treats y* as a point mass. For a demonstrator q(.|x) the "
+        note="Equation (5) treats y* as a point mass. For a demonstrator q(.|x) the "
         "indicator must be replaced by q/pi; keeping the likeliest answer is another gradient.",
         cites=("wu2025dft",),
         cases=policy_cases,

@@ -313,7 +313,7 @@ CLAIMS = (
         statement=r"\nabla_\theta \mathcal{L}_{\mathrm{DFT}} = -\sum_t \mathbb{E}_{a \sim "
         r"\pi_\theta(\cdot \mid y^\star_{<t}, x)}\left[\mathbf{1}[a = y^\star_t]\, "
         r"\nabla_\theta \log \pi_\theta(a \mid y^\star_{<t}, x)\right]",
-        note="Gap G7. Exactly REINFORCE with reward 1[a = y*_t] at every prefix of the expert; "
+        note="Exactly REINFORCE with reward 1[a = y*_t] at every prefix of the expert; "
         "not an on-policy gradient of whole responses, because the prefixes are the expert's.",
         cites=("wu2025dft", "williams1992reinforce"),
         cases=policy_cases,
@@ -336,7 +336,7 @@ CLAIMS = (
         statement=r"\cos(\nabla \mathcal{L}_{\mathrm{SFT}}, \nabla \mathcal{L}_{\mathrm{DFT}}) = "
         r"\frac{\sum_t p_t n_t^2}{\sqrt{\sum_t n_t^2 \; \sum_t p_t^2 n_t^2}} \leq 1, \qquad "
         r"n_t = \Vert e_{y_t} - \pi_t \Vert",
-        note="Gap G9. The appendix concludes that the two losses share a direction and differ in "
+        note="The appendix concludes that the two losses share a direction and differ in "
         "scale. Summed over tokens the scales differ from token to token and the direction turns; "
         "they agree only where all p_t are equal. Closed form for tables.",
         cites=("wu2025dft",),
@@ -365,7 +365,7 @@ CLAIMS = (
         kind="refutation",
         statement=r"\nabla_\theta \mathcal{L}_{\mathrm{DFT}} = -\frac{1}{n} \sum_i "
         r"\pi_\theta(y_i \mid x)\, \nabla_\theta \log \pi_\theta(y_i \mid x)",
-        note="Gap G14. The reward is 1 for every demonstration, but what multiplies its score is "
+        note="The reward is 1 for every demonstration, but what multiplies its score is "
         "its own probability: demonstrations that the model already finds likely dominate.",
         cites=("wu2025dft",),
         cases=policy_cases,

@@ -161,7 +161,7 @@ CLAIMS = (
         kind="identity",
         statement=r"\nabla_z \frac{1 - p_y^{\alpha}}{\alpha} = p_y^{\alpha}\,(p - e_y), \qquad "
         r"\alpha = \frac{1}{2}",
-        note="Gap G16. Zhang and Sabuncu's loss for noisy labels; alpha is their q.",
+        note="Zhang and Sabuncu's loss for noisy labels; alpha is their q.",
         cites=("zhang2018gce",),
         cases=token_cases,
         lhs=lambda c: c.logit_gradient(power(0.5)),
@@ -178,7 +178,7 @@ CLAIMS = (
         kind="identity",
         statement=r"\nabla_z \mathcal{L}_{\mathrm{DFT}} = \nabla_z \left( \mathrm{sg}"
         r"(e^{-\mathrm{CE}})\, \mathrm{CE} \right)",
-        note="Gap G16. The same two lines appear in MixCE's language-model code.",
+        note="The same two lines appear in MixCE's language-model code.",
         cites=("zhang2023mixce",),
         cases=token_cases,
         lhs=lambda c: c.logit_gradient(dft),
@@ -195,7 +195,7 @@ CLAIMS = (
         kind="identity",
         statement=r"\nabla_z \mathcal{L}_{\mathrm{DFT}} = \nabla_z\, \frac{1}{2} "
         r"\Vert p - e_y \Vert_1 = \nabla_z\,(1 - p_y)",
-        note="Gap G16. The loss known since 2017 to be robust to label noise and slow to learn: "
+        note="The loss known since 2017 to be robust to label noise and slow to learn: "
         "both of DFT's faces are in the literature under that name.",
         cites=("zhang2018gce",),
         cases=token_cases,

@@ -76,7 +76,7 @@ CLAIMS = (
         kind="refutation",
         statement=r"\mathrm{fl}_{32}\left(e^{\log \pi(y \mid x)}\right) > 0 \iff "
         r"\log \pi(y \mid x) \geq -150 \log 2 \approx -103.97",
-        note="Gap G5. A softmax is never 0, so eq. (5) has full support on paper. In float32 the "
+        note="A softmax is never 0, so eq. (5) has full support on paper. In float32 the "
         "weight of eq. (8) is 0 for any response below -104 nats: 210 tokens of probability 0.6.",
         cites=("wu2025dft",),
         cases=long_responses,
@@ -109,7 +109,7 @@ CLAIMS = (
         kind="identity",
         statement=r"\frac{(\mathbb{E}\, w)^2}{\mathbb{E}\, w^2} = \prod_{t=1}^{T} "
         r"\frac{(\sum_v p_{t,v}^2)^2}{\sum_v p_{t,v}^3}, \qquad w = \pi(y), \; y \sim \pi",
-        note="Gap G8. The effective share of a batch that sequence weights leave is a product "
+        note="The effective share of a batch that sequence weights leave is a product "
         "over positions, each factor below 1: a few likely responses carry the whole update. "
         "One factor per token is why it fails at length 300, not at length 3.",
         cites=("wu2025dft",),

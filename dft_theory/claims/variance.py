@@ -127,7 +127,7 @@ CLAIMS = (
         kind="refutation",
         statement=r"\frac{\mathrm{Var}[\hat g_\alpha]}{\Vert \mathbb{E}\, \hat g_\alpha \Vert^2} "
         r"= \frac{1}{\pi(y^\star)} - 1 \qquad \mathrm{for\ every}\ \alpha",
-        note="Gap G3. Multiplying an estimator by a constant scales its mean and its spread "
+        note="Multiplying an estimator by a constant scales its mean and its spread "
         "alike: the signal-to-noise ratio of sampled SFT, DFT and every p^alpha is the same.",
         cites=("wu2025dft",),
         cases=one_demo_each,
@@ -177,7 +177,7 @@ CLAIMS = (
         kind="inequality",
         relation="<=",
         statement=r"\mathrm{Var}_{y \sim q}\left[\nabla_z \log \pi(y)\right] \leq 2\, T",
-        note="Gap G3. Real SFT is given y* and samples nothing from the model: what varies is the "
+        note="Real SFT is given y* and samples nothing from the model: what varies is the "
         "demonstration. In the logits each token adds at most 2, however small pi is.",
         cites=("wu2025dft",),
         cases=table_cases,

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from dft_theory.claims.base import Assumption, Claim, Mutant, Published, Verdict
-from dft_theory.claims.scope import Scope
+from dft_theory.claims import CLAIMS
+from dft_theory.claims.base import Assumption, Attempt, Claim, Mutant, Published, Verdict
+from dft_theory.claims.scope import Scope, TokenCase
 from dft_theory.claims.tolerance import Estimate
 from dft_theory.policies import TabularPolicy
 
@@ -241,7 +242,7 @@ def test_a_mutant_that_is_not_a_number_is_rejected():
 
 # --- refutations --------------------------------------------------------------------------------
 
-PRINTED = Published("x x = 2 x", side(lambda x: 2 * x), cite="someone")
+PRINTED = Published("x x = 2 x", side(lambda x: 2 * x), cite="someone", why="someone printed it")
 REFUTATION = replace(SQUARE, kind="refutation", published=PRINTED)
 
 
@@ -341,3 +342,153 @@ def test_terms_of_the_case_widen_the_tolerance():
     many = replace(rough, cases=lambda scope: [replace(n, terms=10_000) for n in NUMBERS])
     assert not check(rough).holds
     assert check(many).holds
+
+
+# --- a reader's own right-hand side -------------------------------------------------------------
+
+
+def attempt(f: Callable[[Number], object], **changes: object) -> Attempt:
+    return fresh(**changes).check_attempt(f)
+
+
+def test_a_right_attempt_is_told_so_with_the_claims_note():
+    found = attempt(side(lambda x: x * x), note="Because.")
+    assert found.right
+    assert str(found) == "right, on 5 cases. Because."
+
+
+@pytest.mark.parametrize("number", [float, int], ids=["float", "int"])
+def test_a_number_will_do_for_a_scalar(number):
+    scalar = {"rhs": lambda case: torch.tensor(case.x**2, dtype=torch.float64)}
+    assert attempt(lambda case: number(case.x**2), **scalar).right
+    assert attempt(lambda case: torch.tensor(number(case.x**2)), **scalar).right
+    assert not attempt(lambda case: number(case.x**2 + 1), **scalar).right
+
+
+def test_single_precision_will_do_and_half_precision_excuses_nothing():
+    def third(dtype: torch.dtype) -> Attempt:
+        wanted = {"rhs": side(lambda x: (x + 1) / 3)}
+        return attempt(lambda case: torch.tensor([(case.x + 1) / 3], dtype=dtype), **wanted)
+
+    assert third(torch.float64).right
+    assert third(torch.float32).right
+    assert not third(torch.bfloat16).right
+
+
+def test_a_wrong_attempt_is_told_where_and_by_how_much():
+    found = attempt(side(lambda x: x**3 + (x > 0)))  # right at 0 only
+    assert not found.right
+    assert found.says == (
+        "not yet: wrong on 4 of 5 cases, first on x = 1, by 1, where the right side has size 1"
+    )
+
+
+def test_a_known_error_is_told_by_name_and_only_where_it_is_that_error():
+    assert attempt(side(lambda x: x**2 + x**2)).says == "not yet: this is the known error 'doubled'"
+    assert "known error" not in attempt(side(lambda x: 2 * x)).says  # as doubled at 0 and 1 only
+
+
+def test_cases_in_which_a_mutation_changes_nothing_do_not_name_it():
+    rare = Mutant("x + 9", side(lambda x: x + 9), equivalent_when=lambda case: case.x < 5)
+    assert "'x + 9'" in attempt(side(lambda x: x**2 if x < 5 else x + 9), mutants=(rare,)).says
+    never = replace(rare, equivalent_when=lambda case: True)
+    assert "known error" not in attempt(side(lambda x: 7.0), mutants=(never,)).says
+
+
+def test_a_mutant_of_the_left_side_is_not_what_the_reader_wrote():
+    left = Mutant("tripled", side(lambda x: 3 * x * x), of="lhs")
+    assert "tripled" not in attempt(side(lambda x: 3 * x * x), mutants=(left,)).says
+
+
+def test_the_published_error_and_the_opposite_sign_are_told():
+    found = REFUTATION.check_attempt(side(lambda x: 2 * x))
+    assert found.says == "not yet: this is what was published (someone printed it)"
+    assert "opposite sign" in attempt(side(lambda x: -x * x)).says
+    other = replace(PRINTED, lhs=side(lambda x: x))
+    found = replace(REFUTATION, published=other).check_attempt(side(lambda x: 2 * x))
+    assert "published" not in found.says  # it is not a right-hand side of this left-hand side
+
+
+def test_a_known_error_of_another_shape_is_passed_over():
+    wide = Mutant("wide", lambda case: torch.zeros(3, dtype=torch.float64))
+    assert "wrong on" in attempt(side(lambda x: 7.0), mutants=(wide,)).says
+
+
+def test_of_an_inequality_the_bound_itself_is_asked_for():
+    below = {"kind": "inequality", "relation": "<=", "rhs": side(lambda x: x**2 + 1)}
+    assert attempt(side(lambda x: x**2 + 1), **below).right
+    assert not attempt(side(lambda x: x**2 + 2), **below).right
+
+
+def test_an_error_bar_of_the_right_side_is_granted_to_the_reader():
+    bar = torch.tensor([0.5], dtype=torch.float64)
+    rough = {"rhs": lambda case: Estimate(side(lambda x: x**2)(case), bar)}
+    assert attempt(side(lambda x: x**2 + 0.4), **rough).right
+    assert attempt(rough["rhs"], **rough).right
+    assert "by 0.6, where" in attempt(side(lambda x: x**2 + 0.6), **rough).says
+    assert "opposite sign" in attempt(side(lambda x: -(x**2)), **rough).says
+
+
+def test_what_is_no_answer_is_explained():
+    def returns(answer: object) -> str:
+        return attempt(lambda case: answer).says
+
+    assert returns(...).startswith("not answered yet")
+    assert "returned None: is a `return` missing?" in returns(None)
+    assert "returned list: a real tensor of shape [1] is wanted" in returns([1.0])
+    assert "returned str" in returns("x^2")
+    assert "returned torch.complex64" in returns(torch.tensor([1j]))
+    assert "returned shape [2]: [1] is wanted [x = 0]" in returns(torch.zeros(2))
+    assert "returned shape []: [1] is wanted" in returns(1.0)
+    assert "by nan" in returns(torch.tensor([math.nan]))
+
+
+def test_an_exception_is_explained_with_the_line_that_raised_it():
+    found = attempt(lambda case: case.y**2)
+    assert not found.right
+    assert "AttributeError at `found = attempt(lambda case: case.y**2)`" in found.says
+    assert "'Number' object has no attribute 'y'" in found.says
+    assert found.says.endswith("[x = 0]")
+    assert "TypeError: " in attempt(lambda: 1.0).says  # called with one case
+    assert "not callable" in attempt(1.0).says
+    with pytest.raises(KeyboardInterrupt):
+        attempt(lambda case: (_ for _ in ()).throw(KeyboardInterrupt))
+
+
+def test_nothing_to_check_is_not_right():
+    assert attempt(SQUARE.rhs, cases=lambda scope: ()).says == "no case here"
+    assert not attempt(SQUARE.rhs, cases=lambda scope: ()).right
+
+
+def test_an_attempt_that_writes_into_its_case_spoils_nothing():
+    case = TokenCase(torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64), 1, "three tokens")
+    kept = case.logits.clone()
+
+    def in_place(case: TokenCase) -> torch.Tensor:
+        p = case.probs
+        p[case.target] -= 1
+        case.logits.zero_()
+        return p
+
+    changes = {
+        "cases": lambda scope: (case,),
+        "rhs": lambda case: case.probs - case.onehot,
+        "mutants": (Mutant("p", lambda case: case.probs),),
+    }
+    assert attempt(in_place, **changes).right
+    assert torch.equal(case.logits, kept)
+    assert float(case.probs.sum()) == pytest.approx(1)
+
+
+def test_attempts_are_checked_on_a_given_policy():
+    policy = TabularPolicy.random(vocab=2, length=2, seed=0)
+    claim = next(c for c in CLAIMS if c.name == "sft-is-policy-gradient")
+    assert claim.check_attempt(claim.rhs, policy).says.startswith("right, on 8 cases. ")
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_of_every_claim_its_right_side_is_a_right_attempt(claim):
+    first = [c for c in claim.cases(Scope.standard()) if all(a.holds(c) for a in claim.assumptions)]
+    few = replace(claim, cases=lambda scope: first[:2])
+    assert few.check_attempt(claim.rhs).right
+    assert not few.check_attempt(lambda case: None).right
