@@ -163,7 +163,8 @@ class Plan:
 def plan(recipe: Recipe, shape: Shape | None = None) -> Plan:
     """Steps, memory and GPU-hours of one seed of a recipe.
 
-    Weights, gradients and moments are sharded over the GPUs (FSDP2). Activations: with
+    Weights, gradients and moments are sharded over the GPUs (FSDP2); with an adapter each has them
+    whole (DDP), and a reference without an adapter is a whole copy more. Activations: with
     checkpointing the input of each layer and one layer's inside, without it about 34 bytes a
     token, layer and hidden unit in bfloat16 (arXiv 2205.05198, without attention matrices). The
     head is gathered whole, with its gradient; logits never are.
@@ -178,9 +179,11 @@ def plan(recipe: Recipe, shape: Shape | None = None) -> Plan:
     if recipe.corpus.rows is None:
         raise ValueError(f"{recipe.name}: say how many rows the plan is for (corpus.rows)")
     width = 2 if recipe.parameters == "bfloat16" else 4
-    trained = shape.parameters
+    trained, parts, copies = shape.parameters, recipe.gpus, 0
     if recipe.lora_rank is not None:  # two thin matrices at seven linear layers of each block
-        trained = 14 * recipe.lora_rank * shape.hidden * shape.layers
+        trained, parts = 14 * recipe.lora_rank * shape.hidden * shape.layers, 1
+    elif {"ref_logp", "ref_log_probs"} & set(recipe.loss.needs):
+        copies = 1
     tokens_at_once = recipe.micro_batch * min(recipe.max_length, 2 * recipe.corpus.tokens)
     each = 2 if recipe.compute == "bfloat16" else 4
     layer = 17 * each * tokens_at_once * shape.hidden
@@ -193,9 +196,9 @@ def plan(recipe: Recipe, shape: Shape | None = None) -> Plan:
         steps=steps,
         warmup_steps=math.floor(recipe.warmup * steps),
         tokens=tokens,
-        weights=width * shape.parameters / recipe.gpus / GIB,
-        gradients=width * trained / recipe.gpus / GIB,
-        optimizer=2 * width * trained / recipe.gpus / GIB,
+        weights=width * shape.parameters * (1 / parts + copies) / GIB,
+        gradients=width * trained / parts / GIB,
+        optimizer=2 * width * trained / parts / GIB,
         activations=activations / GIB,
         head=(each + 4) * shape.vocab * shape.hidden / GIB,
         gpu_hours=passes * shape.parameters * tokens / (PEAK * UTILISATION) / 3600,

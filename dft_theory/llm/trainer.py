@@ -11,11 +11,12 @@ import math
 import time
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from trl import SFTConfig, SFTTrainer
 
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 PEAKS = {"H100": PEAK, "H200": PEAK, "A100": 312e12}  # dense bfloat16 operations a second
+SHARED_BATCH = (
+    "processes that hold parts of a layer or of a stack (tensor, expert, pipeline parallelism) "
+    "share a batch, and its loss would count once for each: set the size to 1 and shard the "
+    "weights instead (FSDP2)"
+)
 PROBED = 64  # positions at which the distance to the base model is measured, at most
 
 
@@ -40,21 +46,45 @@ class NotFiniteError(ArithmeticError):
 # --- the forward pass ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Ask:
-    """What a model's forward shall return instead of logits.
+    """What a model's forward shall find instead of logits.
 
     With an `objective` its `Result`, else the hidden states and the head as a `Reference`.
-    `denominator` None is the batch's own number of targets.
+    `denominator` None is the batch's own number of targets. No dataclass, on purpose: FSDP2's mixed
+    precision casts every tensor that it can see in arguments, and 257 targets would be 256.
     """
 
-    objective: Objective | None = None
-    denominator: Tensor | float | None = None
-    reference: Reference | None = None
+    def __init__(
+        self,
+        *,
+        objective: Objective | None = None,
+        denominator: Tensor | float | None = None,
+        reference: Reference | None = None,
+    ) -> None:
+        self.objective = objective
+        self.denominator = denominator
+        self.reference = reference
+
+    def of(self, model: Any, **inputs: Any) -> Any:
+        """What a model, wrapped or not, answers: a `Result` or a `Reference`."""
+        loss, answer = model(**inputs, ask=self)
+        if loss is None:
+            return answer.found
+        # The gradient goes through what the wrappers have seen, the value is what it was before
+        # they rounded it.
+        exact = loss + (answer.found.loss - loss).detach()
+        return replace(answer.found, loss=exact)
+
+
+class Answer:
+    """What a forward has found, as closed to FSDP2 as `Ask` is; the loss it sees in a tuple."""
+
+    def __init__(self, found: Result | Reference) -> None:
+        self.found = found
 
 
 def add_objective_head(model: "PreTrainedModel") -> None:
-    """From here on `model(..., labels=, ask=Ask(...))` answers with statistics, not logits.
+    """From here on `Ask(...).of(model, ..., labels=)` answers with statistics, not logits.
 
     Without `ask` the forward is what it was. Body and head are looked up at each call: sharding and
     adapters replace them. Labels `[B, T]` unshifted, or `shift_labels` at their places.
@@ -77,10 +107,10 @@ def add_objective_head(model: "PreTrainedModel") -> None:
             hidden = hidden.to(torch.get_autocast_dtype(kind))
         hidden = hidden.to(head.weight.device)
         if ask.objective is None:
-            return Reference(hidden=hidden, head=head)
+            return None, Answer(Reference(hidden=hidden, head=head))
         targets = targets.to(hidden.device)
         count = (targets != IGNORE_INDEX).sum() if ask.denominator is None else ask.denominator
-        return chunked(
+        found = chunked(
             ask.objective,
             hidden,
             targets,
@@ -88,6 +118,7 @@ def add_objective_head(model: "PreTrainedModel") -> None:
             denominator=torch.as_tensor(count, device=hidden.device).clamp_min(1),
             reference=ask.reference,
         )
+        return found.loss, Answer(found)
 
     model.forward = types.MethodType(forward, model)
 
@@ -100,6 +131,8 @@ def head_of(model: "PreTrainedModel") -> Head:
     layer: Any = model.get_output_embeddings()
     if layer is None:
         raise ValueError(f"{type(model).__name__} has no output layer of its own: nothing to train")
+    if isinstance(layer, FSDPModule):  # sharded on its own, and its forward, never called, gathers
+        layer.unshard()
     text = model.config.get_text_config()
     scale = next(
         (
@@ -240,6 +273,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         self.adapted = peft_config is not None
         self.anchored = bool({"ref_logp", "ref_log_probs"} & set(objective.needs))
         self.reference: Any = None
+        _check_parts(model, copied=self.anchored and not self.adapted)
         if self.anchored and not self.adapted:
             self.reference = copy.deepcopy(model).eval().requires_grad_(False)
             add_objective_head(self.reference)
@@ -282,7 +316,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         reference = self.frozen(model, inputs) if self.anchored else None
         divisor = self.divisor(inputs, count)
         ask = Ask(objective=self.objective, denominator=divisor, reference=reference)
-        return model(**{**inputs, "ask": ask})
+        return ask.of(model, **inputs)
 
     def compute_loss(
         self,
@@ -301,7 +335,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
                 "compute_metrics; completions are scored with dft_theory.llm.evaluation"
             )
         if not self.model.training:
-            found = model(**{**inputs, "ask": Ask(objective=sft)})
+            found = Ask(objective=sft).of(model, **inputs)
             self._tally(found)
             return found.loss
         several = self.args.gradient_accumulation_steps > 1 or self.args.world_size > 1
@@ -336,12 +370,11 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
 
     def frozen(self, model: Any, inputs: Mapping[str, Any]) -> Reference:
         """Hidden states of the reference, and its head."""
-        given = {**inputs, "ask": Ask()}
         with torch.no_grad(), self.accelerator.autocast():
             if self.reference is not None:
-                return self.reference(**given)
+                return Ask().of(self.reference, **inputs)
             with self.accelerator.unwrap_model(model).disable_adapter():
-                return model(**given)
+                return Ask().of(model, **inputs)
 
     # --- numbers that are logged ---
 
@@ -422,7 +455,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         training = self.model.training
         self.model.eval()
         with torch.no_grad(), self.accelerator.autocast():
-            states = model(**{**batch, "ask": Ask()})
+            states = Ask().of(model, **batch)
         self.model.train(training)
         return log_probs(states, mask)
 
@@ -446,6 +479,11 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
             )
         return norm
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer` has it, of shards: a forward without backward leaves the root whole."""
+        _reshard(self.model)
+        return super().create_optimizer(*args, **kwargs)
+
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """All: the paper's optimizer decays norms and biases as well."""
         return [name for name, _ in model.named_parameters()]
@@ -460,6 +498,29 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         text = self.processing_class.decode(ids[0][kept[0]][:40], skip_special_tokens=True)
         named = f"demonstrations {', '.join(map(str, rows))}" if rows else f"{len(ids)} rows"
         return f"step {self.state.global_step + 1}, {named} ({' '.join(text.split())[:80]} ...)"
+
+
+def _check_parts(model: Any, *, copied: bool) -> None:
+    """Raises: ValueError for a model that was taken apart in a way that cannot be trained here."""
+    split = getattr(model.config, "distributed_config", None)
+    for name in ("tp_size", "pp_size", "ep_size"):
+        if (size := getattr(split, name, None) or 1) > 1:
+            raise ValueError(f"the model was loaded with {name}={size}: {SHARED_BATCH}")
+    if copied and _sharded(model):
+        raise ValueError(
+            "the objective needs a frozen copy of the model, and one that is sharded already "
+            "cannot be copied: load it whole and let the trainer shard it (fsdp=True), or take an "
+            "adapter, whose base is the reference"
+        )
+
+
+def _sharded(model: Any) -> list[FSDPModule]:
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+def _reshard(model: Any) -> None:
+    for module in _sharded(model):
+        module.reshard()
 
 
 def _check(args: SFTConfig, objective: Objective, accumulation: Accumulation) -> None:
@@ -500,6 +561,14 @@ def _check(args: SFTConfig, objective: Objective, accumulation: Accumulation) ->
             "count of its targets: launch one process a device (torchrun), or show one device "
             "(CUDA_VISIBLE_DEVICES=0)"
         )
+    if args.deepspeed_plugin is not None:
+        raise ValueError(
+            "DeepSpeed keeps weights where our head, which reads them without calling their layer, "
+            "does not find them (ZeRO-3), and nothing here was tried with it: leave out deepspeed "
+            "and shard with FSDP2, fsdp=True and fsdp_config={'version': 2}"
+        )
+    if split is not None and split.tp_size > 1:
+        raise ValueError(f"tp_size={split.tp_size}: {SHARED_BATCH}")
     if split is not None and max(split.cp_size, split.sp_size) > 1:
         raise ValueError(
             "sequences would be split over devices (context parallelism, Ulysses): set cp_size and "

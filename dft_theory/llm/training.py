@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def _trainer(
         save_steps=max(APART, steps // SAVES),
         report_to=[],
         disable_tqdm=True,
-        **_sharding(),
+        **_sharding(adapted=recipe.lora_rank is not None),
     )
     at_once = recipe.micro_batch * config.world_size
     if recipe.batch % at_once:
@@ -225,13 +226,19 @@ def _trainer(
         probe=PROBE,
         peft_config=None if recipe.lora_rank is None else _adapter(recipe.lora_rank),
     )
+    if trainer.adapted and trainer.is_fsdp_enabled:  # by accelerate's settings, not by ours
+        raise ValueError(
+            f"{recipe.name}: an adapter is merged by one process, which has to hold all weights: "
+            "start with torchrun or experiments/accelerate/ddp_8gpu.yaml, without FSDP"
+        )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _sharding() -> dict[str, Any]:
-    """FSDP2 over several GPUs, DDP over several processes without."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
+def _sharding(*, adapted: bool) -> dict[str, Any]:
+    """FSDP2 over several GPUs; DDP without GPUs and for adapters, which one process merges."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and torch.cuda.is_available() and not adapted:
         return {"fsdp": True, "fsdp_config": {"version": 2}}
     return {"ddp_find_unused_parameters": False}
 
@@ -251,9 +258,21 @@ def first_step(trainer: ObjectiveTrainer) -> GradientVerdict:
     """
     data: Any = trainer.train_dataset
     rows = sorted((data[i] for i in range(min(256, len(data)))), key=lambda r: len(r["input_ids"]))
-    batch = trainer.batch(rows[:2])
+
+    def targets(batch: Mapping[str, Tensor]) -> Tensor:
+        return (batch["labels"][:, 1:] != IGNORE_INDEX).sum(-1)
+
+    # Of two targets one is left where one has to be masked.
+    short = list(islice((r for r in rows if int(targets(trainer.batch([r])).sum()) > 1), 2))
+    if len(short) < 2:
+        raise ValueError(
+            "the gradient check needs two demonstrations with at least two target tokens, and not "
+            f"two of the first {len(rows)} have them: mend the data, or switch it off "
+            "(gradient_check=False)"
+        )
+    batch = trainer.batch(short)
     labels: Tensor = batch["labels"]
-    kept = (labels[:, 1:] != IGNORE_INDEX).sum(-1)
+    kept = targets(batch)
     if len(kept.unique()) == 1:  # normalisers show in unequal numbers of targets only
         labels[1, int((labels[1, 1:] != IGNORE_INDEX).nonzero()[0]) + 1] = IGNORE_INDEX
     reduction: Reduction = TokenMean()

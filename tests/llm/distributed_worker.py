@@ -7,6 +7,7 @@ number of processes that there must be.
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -104,6 +105,21 @@ def replicated(splits):
             official = {"accumulation": "micro-batch-sum", "micro_batches": 4}
             model = load_pretrained(str(FOLDER)).model
             keep(trained(model, "dft", size=1, times=times, **official), f"sum.{how}")
+            if PROCESSES == 1:
+                model = AutoModelForCausalLM.from_pretrained(untied())
+                keep(trained(model, "dft", size=1, times=times, probe=3), f"untied.{how}")
+
+
+def untied():
+    """A folder of the same model with a head of its own."""
+    model = load_pretrained(str(FOLDER)).model
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    model.config.tie_word_embeddings = False
+    folder = OUT / f"untied-{PROCESSES}"
+    model.save_pretrained(folder)  # by the first process
+    if PROCESSES > 1:
+        dist.barrier()
+    return folder
 
 
 def recipe():
@@ -122,6 +138,7 @@ def recipe():
         checkpointing=False,
     )
     train(few, OUT / f"run-{PROCESSES}")
+    train(replace(few, lora_rank=2), OUT / f"adapter-{PROCESSES}", max_steps=2)
 
 
 def assert_halved(model):
@@ -137,14 +154,25 @@ def assert_halved(model):
 
 def sharded_when_loaded():
     """The trainer on a model that Transformers shards (FSDP2) while it loads it."""
-    for name, probe in (("sft", 0), ("dft", 0), ("dft", 3)):
+    own = untied()
+    for kept, name, folder, probe in (
+        ("sft.sharded", "sft", FOLDER, 0),
+        ("dft.sharded", "dft", FOLDER, 0),
+        ("dft.sharded.probed", "dft", FOLDER, 3),
+        ("untied.sharded", "dft", own, 3),
+    ):
         model = AutoModelForCausalLM.from_pretrained(
-            FOLDER, distributed_config=DistributedConfig(fsdp_size=PROCESSES)
+            folder, distributed_config=DistributedConfig(fsdp_size=PROCESSES)
         )
         assert_halved(model)
+        assert isinstance(model.lm_head, FSDPModule) == (folder == own)
         trainer = trained(model, name, size=1, times=4, probe=probe)
         assert_halved(trainer.model)
-        keep(trainer, f"{name}.sharded" + ".probed" * (probe > 0))
+        keep(trainer, kept)
+    try:
+        trained(model, "asft-0.05", size=1, times=4)
+    except ValueError as refused:
+        (OUT / f"copied.{RANK}.txt").write_text(str(refused))
 
 
 def distance(found, expected):
@@ -185,7 +213,7 @@ class Sharded:
         with torch.no_grad():
             for parameter in frozen.parameters():
                 parameter += 0.02 * torch.randn(parameter.shape, generator=chance)
-            return frozen(input_ids=self.ids[rows], labels=self.labels[rows], ask=Ask())
+            return Ask().of(frozen, input_ids=self.ids[rows], labels=self.labels[rows])
 
     def losses(self, name, count=None):
         """The loss of all sequences on the whole model, and of this process's on the other."""
@@ -197,8 +225,10 @@ class Sharded:
                 denominator=self.count if count is None else count,
                 reference=self.reference(rows) if "sft-" in name else None,
             )
-            result = model(input_ids=self.ids[rows], labels=self.labels[rows], ask=ask)
-            (result.loss * (PROCESSES if model is self.split else 1)).backward()
+            result = ask.of(model, input_ids=self.ids[rows], labels=self.labels[rows])
+            assert result.stats.logp.dtype == result.loss.dtype == torch.float32
+            if torch.is_grad_enabled():
+                (result.loss * (PROCESSES if model is self.split else 1)).backward()
             found.append(result.loss.detach())
         dist.all_reduce(found[1])
         return [float(loss) for loss in found]
@@ -232,14 +262,16 @@ def sharded():
         loss = both.losses(name)
         found[name] = {"loss": loss, "gradients": both.gradients(), "step": both.step()}
     both = Sharded(alone=True, tied=False)
-    try:
-        both.losses("dft")
-        found["alone"] = both.gradients()
-    except ValueError as refused:
-        found["alone"] = str(refused)
+    loss = both.losses("dft")
+    found["alone"] = {"loss": loss, "gradients": both.gradients(), "step": both.step()}
+    with torch.no_grad():
+        both.losses("dft")  # leaves the head gathered, as an evaluation does
+    found["alone"]["later"] = both.losses("dft")  # of the weights after the step
     found["counts"] = []
     for count in (256.0, 257.0):  # the second is no number of bfloat16
-        half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        half = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.bfloat16
+        )
         both = Sharded(mp_policy=half)
         both.losses("dft", torch.tensor(count))
         norm = torch.stack([whole(p.grad).norm() for p in both.split.parameters()]).norm()

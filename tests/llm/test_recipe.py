@@ -66,7 +66,11 @@ def test_memory_is_what_its_parts_are():
     low = plan(replace(PAPER, parameters="bfloat16"))
     assert low.weights == pytest.approx(plan(PAPER).weights / 2)
     thin = plan(replace(PAPER, lora_rank=8))
-    assert thin.optimizer < plan(PAPER).optimizer / 100
+    assert thin.optimizer < plan(PAPER).optimizer / 20
+    assert thin.weights == pytest.approx(gib)  # whole on each of the eight
+    assert plan(replace(PAPER, objective="asft-0.05")).weights == pytest.approx(gib / 8 + gib)
+    both = replace(PAPER, objective="asft-0.05", lora_rank=8)
+    assert plan(both).weights == pytest.approx(gib)
     assert plan(replace(PAPER, checkpointing=False)).activations > 10 * plan(PAPER).activations
 
 

@@ -1,8 +1,6 @@
 """The trainer against full logits: gradients, numbers, refusals, at every split into batches."""
 
-import subprocess
-import sys
-from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +19,7 @@ from dft_theory.llm.corpus import conversations, load
 from dft_theory.llm.pretrained import load_pretrained
 from dft_theory.llm.recipe import Corpus
 from dft_theory.llm.trainer import Ask, NotFiniteError, ObjectiveTrainer, add_objective_head
+from dft_theory.llm.training import first_step
 from dft_theory.logprobs import token_stats
 from dft_theory.objectives import MicrobatchTokenMean, TokenMean, objectives
 from dft_theory.seeding import generator
@@ -213,7 +212,7 @@ def test_under_an_adapter_the_base_is_the_reference(build, tiny_folder):
     assert trainer.reference is None
     trainer.train()
     batch = trainer.batch([trainer.train_dataset[0]])
-    frozen, moved = trainer.frozen(trainer.model, batch), trainer.model(**batch, ask=Ask())
+    frozen, moved = trainer.frozen(trainer.model, batch), Ask().of(trainer.model, **batch)
     base = load_pretrained(str(tiny_folder)).model.model(input_ids=batch["input_ids"])
     expected = base.last_hidden_state[:, :-1]
     assert distance(frozen.hidden, expected) < 1e-5
@@ -252,10 +251,11 @@ def test_every_family_s_head_is_read_right(family):
     labels[:, :2] = -100
     expected = token_stats(model(input_ids=ids).logits, labels)
     add_objective_head(model)
-    found = model(input_ids=ids, labels=labels, ask=Ask(objective=objectives["sft"]))
+    ask = Ask(objective=objectives["sft"])
+    found = ask.of(model, input_ids=ids, labels=labels)
     assert torch.allclose(found.stats.logp, expected.logp, atol=1e-4)
     shifted = torch.cat([labels[:, 1:], torch.full((2, 1), -100)], 1)
-    same = model(input_ids=ids, shift_labels=shifted, ask=Ask(objective=objectives["sft"]))
+    same = ask.of(model, input_ids=ids, shift_labels=shifted)
     assert torch.allclose(same.loss, found.loss)
     assert torch.equal(model(input_ids=ids).logits.argmax(-1), model(ids).logits.argmax(-1))
 
@@ -284,17 +284,33 @@ def test_several_devices_in_one_process_are_refused(build, monkeypatch):
         build()
 
 
-def test_a_sharded_sequence_is_refused(build, monkeypatch):
-    from accelerate import ParallelismConfig
-
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("parallelism_config", SimpleNamespace(tp_size=1, cp_size=2, sp_size=1), "context"),
+        ("parallelism_config", SimpleNamespace(tp_size=2, cp_size=1, sp_size=1), "share a batch"),
+        ("deepspeed_plugin", object(), "leave out deepspeed and shard with FSDP2"),
+    ],
+)
+def test_what_splits_sequences_or_hides_weights_is_refused(
+    build, monkeypatch, setting, value, reason
+):
     before = SFTConfig.__post_init__
 
-    def with_split(self):
+    def with_it(self):
         before(self)
-        self.parallelism_config = replace(ParallelismConfig(), cp_size=2)
+        setattr(self, setting, value)
 
-    monkeypatch.setattr(SFTConfig, "__post_init__", with_split)
-    with pytest.raises(ValueError, match="context parallelism"):
+    monkeypatch.setattr(SFTConfig, "__post_init__", with_it)
+    with pytest.raises(ValueError, match=reason):
+        build()
+
+
+@pytest.mark.parametrize("size", ["tp_size", "pp_size", "ep_size"])
+def test_a_model_whose_parts_share_a_batch_is_refused(build, monkeypatch, size):
+    split = SimpleNamespace(**{size: 2})
+    monkeypatch.setattr(LlamaConfig, "distributed_config", split, raising=False)
+    with pytest.raises(ValueError, match=f"{size}=2: .* share a batch"):
         build()
 
 
@@ -326,54 +342,20 @@ def test_a_gradient_that_is_no_number_is_not_applied(build):
     assert torch.equal(trainer.model.model.norm.weight, before)
 
 
-SHARDED = """
-import sys, torch, torch.distributed as dist
-torch.set_num_threads(1)
-from torch.distributed.fsdp import fully_shard
-from dft_theory.llm.pretrained import load_pretrained
-from dft_theory.llm.trainer import Ask, add_objective_head
-from dft_theory.objectives import objectives
-from dft_theory.seeding import generator
+@pytest.mark.parametrize("long", [3, 1])
+def test_the_gradient_check_passes_over_responses_of_one_token(build, long):
+    """Of two of them none would be left where the numbers of targets are made unequal."""
+    trainer = build(rows=8)
+    ids = trainer.train_dataset["input_ids"]
+    cut = sorted(range(8), key=lambda i: len(ids[i]))[: 8 - long]
 
-dist.init_process_group("gloo")
-rank, world = dist.get_rank(), dist.get_world_size()
-ids = torch.randint(250, (4, 9), generator=generator(0, "test", "fsdp"))
-labels = ids.clone()
-labels[:, :3] = labels[0, 3:6] = -100
-count = int((labels[:, 1:] != -100).sum())
+    def shortened(row, i):
+        labels = row["labels"]
+        return {"labels": [-100] * (len(labels) - 1) + labels[-1:] if i in cut else labels}
 
-def model():
-    found = load_pretrained(sys.argv[1]).model
-    add_objective_head(found)
-    return found
-
-for name in ("dft", "gem-0.7"):
-    whole, split, objective = model(), model(), objectives[name]
-    ask = Ask(objective=objective, denominator=count)
-    whole(input_ids=ids, labels=labels, ask=ask).loss.backward()
-    mesh = torch.distributed.init_device_mesh("cpu", (world,))
-    for layer in split.model.layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(split, mesh=mesh)
-    mine = slice(2 * rank, 2 * rank + 2)
-    found = split(input_ids=ids[mine], labels=labels[mine], ask=ask)
-    (found.loss * world).backward()
-    for p, q in zip(split.parameters(), whole.parameters(), strict=True):
-        gap = float((p.grad.full_tensor() - q.grad).norm() / q.grad.norm())
-        assert gap < 1e-4, gap
-dist.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_sharded_over_two_processes_the_gradient_is_the_same(tiny_folder, tmp_path):
-    script = tmp_path / "sharded.py"
-    script.write_text(SHARDED)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [sys.executable, *launch, str(script), str(tiny_folder)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
+    trainer.train_dataset = trainer.train_dataset.map(shortened, with_indices=True)
+    if long == 1:
+        with pytest.raises(ValueError, match="two demonstrations with at least two target tokens"):
+            first_step(trainer)
+    else:
+        assert first_step(trainer).holds

@@ -25,7 +25,7 @@ from dft_theory.results import RecordError, Run, read_json
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe(tiny_folder, sums):
     """32 steps of 4 of the 130 sums, two held out."""
     return Recipe(
@@ -41,6 +41,12 @@ def recipe(tiny_folder, sums):
         compute="float32",
         checkpointing=False,
     )
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, tmp_path_factory):
+    """The run that is never interrupted."""
+    return train(recipe, tmp_path_factory.mktemp("whole"))
 
 
 def files(folder):
@@ -116,45 +122,9 @@ training.train(Recipe(**given), out)
 """
 
 
-TWO = """
-import json, sys, torch
-torch.set_num_threads(1)
-from dft_theory.llm import training
-from dft_theory.llm.recipe import Corpus, Recipe
-
-given = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(sys.argv[1]).items()}
-given["corpus"] = Corpus(**given["corpus"])
-training.train(Recipe(**given), sys.argv[2])
-"""
-
-
-@pytest.mark.slow
-def test_on_two_processes_the_run_is_the_same_but_for_rounding(recipe, tmp_path):
-    one = train(recipe, tmp_path / "one").summary()
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    halved = json.dumps(asdict(replace(recipe, micro_batch=1, gpus=2)))
-    done = subprocess.run(
-        [sys.executable, *launch, halved, str(tmp_path / "two")],
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    run = Run(tmp_path / "two")
-    assert run.manifest()["processes"] == 2
-    assert [m["step"] for m in run.metrics() if "nll" in m] == list(range(1, 33))
-    two = run.summary()
-    assert two["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-4)
-    for name in ("nll", "surrogate", "mean_p", "effective_share", "targets", "grad_norm"):
-        assert two["last"][name] == pytest.approx(one["last"][name], rel=1e-3), name
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["in a step", "while a checkpoint is written"])
-def test_killed_and_resumed_it_ends_with_the_same_bits(recipe, tmp_path, when):
-    whole = train(recipe, tmp_path / "whole")
+def test_killed_and_resumed_it_ends_with_the_same_bits(recipe, whole, tmp_path, when):
     out = tmp_path / "killed"
     done = subprocess.run(
         [sys.executable, "-c", CHILD, json.dumps(asdict(recipe)), str(out), when],
@@ -263,6 +233,31 @@ def test_an_adapter_is_merged_into_the_model_that_is_kept(recipe, tmp_path):
     name = "model.layers.0.self_attn.q_proj.weight"
     assert not torch.equal(moved[name], base[name])
     assert torch.equal(moved["model.embed_tokens.weight"], base["model.embed_tokens.weight"])
+
+
+def test_adapters_are_not_sharded(recipe, tmp_path, monkeypatch):
+    with monkeypatch.context() as several:
+        several.setenv("WORLD_SIZE", "8")
+        several.setattr(torch.cuda, "is_available", lambda: True)
+        assert training._sharding(adapted=False)["fsdp"] is True
+        assert "fsdp" not in training._sharding(adapted=True)
+    made = training.ObjectiveTrainer
+
+    def by_launcher(*args, **given):
+        trainer = made(*args, **given)
+        trainer.is_fsdp_enabled = True
+        return trainer
+
+    monkeypatch.setattr(training, "ObjectiveTrainer", by_launcher)
+    with pytest.raises(ValueError, match="merged by one process"):
+        train(replace(recipe, lora_rank=2), tmp_path)
+
+
+def test_half_precision_products_train(recipe, tmp_path):
+    run = train(replace(recipe, compute="bfloat16"), tmp_path, max_steps=2)
+    assert run.manifest()["gradient_check"]["holds"]
+    weights = load_pretrained(str(tmp_path / "model"), dtype="auto").model
+    assert weights.dtype == torch.float32
 
 
 def test_half_precision_parameters_train(recipe, tmp_path):
