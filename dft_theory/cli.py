@@ -18,6 +18,7 @@ from dft_theory import experiment, ledger, provenance, results, specs, testing
 from dft_theory.claims import CLAIMS, Verdict
 from dft_theory.objectives import OBJECTIVES, Objective, objectives
 from dft_theory.registry import Registry, UnknownNameError
+from dft_theory.testing.loss_function import ANOTHER
 from dft_theory.xrays import xray
 
 if TYPE_CHECKING:
@@ -114,11 +115,24 @@ def check(options: argparse.Namespace) -> int:
         claim, reduction = objectives[options.claim], testing.REDUCTIONS[options.reduction]
         with _one_thread():
             report = testing.check_loss_function(subject, claims_to_be=claim, reduction=reduction)
-        report = replace(report, subject=name)
+            told = tuple(_another(d, name, claim) for d in report.diagnosis)
+        report = replace(report, subject=name, diagnosis=told)
     print(report)
     if options.json:
         results.write_json(options.json, report.as_dict())
     return {"conforms": 0, "deviates": 1, "could not be checked": 2}[report.verdict]
+
+
+def _another(diagnosis: str, name: str, claim: Objective) -> str:
+    """The diagnosis; of a different objective also which, where its X-ray shows a known one."""
+    if diagnosis != ANOTHER:
+        return diagnosis
+    try:
+        near = xray(name).nearest
+    except ValueError:  # it cannot be X-rayed, and that verb says why
+        return diagnosis
+    known = near.exact and near.name != claim.name
+    return ANOTHER.replace(":", f", {near}:", 1) if known else diagnosis
 
 
 def xray_(options: argparse.Namespace) -> int:
@@ -431,12 +445,20 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("diagnose", help="what an objective will do to your model and data")
     verb.add_argument("--model", metavar="M", help="folder, hub id or toy:SCENARIO (SmolLM2-135M)")
-    verb.add_argument("--data", metavar="D", help=".jsonl file, gsm8k or sample")
+    verb.add_argument(
+        "--data",
+        metavar="D",
+        help='.jsonl file, gsm8k or sample; rows of a file: {"question", "answer"}, {"prompt", '
+        '"completion"}, {"prompt", "response"}, {"instruction", "output"}, {"problem", '
+        '"solution"} or {"messages": [user, assistant]}',
+    )
     verb.add_argument(
         "--objective", action="append", metavar="O", help="may be repeated (power-0.5 and dft)"
     )
     verb.add_argument("--reference", metavar="self|M", help="for objectives that are anchored")
-    verb.add_argument("--limit", type=int, default=64, help="demonstrations (%(default)s)")
+    verb.add_argument(
+        "--limit", type=int, default=64, help="demonstrations (%(default)s); a large N takes all"
+    )
     verb.add_argument("--tokens", type=int, help="at most so many random tokens of a response")
     verb.add_argument("--seed", type=int, help="draw the demonstrations, not the first ones")
     verb.add_argument("--lr", type=float, default=5e-5, help="planned (%(default)s, the paper's)")

@@ -5,9 +5,11 @@ gradient can settle is answered by the experiment that would settle it.
 """
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from dft_theory.diagnostics.bins import (
@@ -24,6 +26,7 @@ from dft_theory.diagnostics.regime import predict
 from dft_theory.diagnostics.wording import listed, number, percent
 
 ALIKE = 0.1  # objectives that share all but this of their gradient mass are called alike
+FLOORED = 8  # token ids that are named
 ALPHAS = (1.0, 0.75, 0.5, 0.25)  # p^alpha, DFT first
 
 Confidence = Literal["exact", "measured on these tokens", "predicted", "cannot tell"]
@@ -31,13 +34,17 @@ Confidence = Literal["exact", "measured on these tokens", "predicted", "cannot t
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """One question of somebody about to train; `claims` are names in the ledger."""
+    """One question of somebody about to train; `claims` are names in the ledger.
+
+    `doubt`: in a few words, why it cannot be told.
+    """
 
     question: str
     answer: str
     evidence: str
     confidence: Confidence
     claims: tuple[str, ...] = ()
+    doubt: str = ""
 
 
 LIMITS = (
@@ -103,6 +110,7 @@ def _which(d: Diagnosis) -> Advice:
         "held-out split greedily and sampled",
         evidence=f"{regime.because}. Gradient spent elsewhere than SFT: {numbers}",
         confidence="cannot tell",
+        doubt=regime.because.partition(":")[0],
     )
 
 
@@ -114,7 +122,7 @@ def _worse(d: Diagnosis) -> Advice:
     share = [_rare_share(d, k) for k in (0, i)]
     reasons = []
     if hungry:
-        reasons.append(f"answers run on or lose their form: {hungry} get no gradient")
+        reasons.append(f"answers run on or lose their form: {hungry} get almost no gradient")
     if share[1] < share[0] / 2:
         reasons.append(
             f"rare targets get {percent(share[1])} of its gradient, {percent(share[0])} of SFT's: "
@@ -163,18 +171,20 @@ def _floor(d: Diagnosis) -> Advice:
     names = d.tokens.objectives[1:]
     found = {o.name: structure_starved(d, i) for i, o in enumerate(names, start=1)}
     found = {name: text for name, text in found.items() if text}
+    ids = structure_ids(d)
     if not found:
         return Advice(
             question="A floor for format and end?",
-            answer="not needed: all of them get a gradient under every objective here",
+            answer="not needed: all of them get more than almost none under every objective here",
             evidence=f"none with p < 1/2 is below {STARVED:.0%} of the mean weight",
             confidence="measured on these tokens",
         )
     return Advice(
         question="A floor for format and end?",
-        answer="yes: with_floor(objective, token_ids, 0.1) for these, or SFT first; they would "
-        "probably be learned last",
-        evidence=f"below {STARVED:.0%} of the mean weight: {listed(found)}",
+        answer="yes: `from dft_theory.objectives import with_floor`, with_floor(objective, "
+        f"token_ids={ids[:FLOORED]}, floor=0.1), or SFT first; they would probably be learned last",
+        evidence=f"below {STARVED:.0%} of the mean weight: {listed(found)}"
+        + (f"; {len(ids) - FLOORED} more token ids" if len(ids) > FLOORED else ""),
         confidence="measured on these tokens",
         claims=("dft-gradient-vanishes-on-rare-tokens", "floors-touch-named-tokens-only"),
     )
@@ -196,7 +206,7 @@ def _alpha(d: Diagnosis) -> Advice:
     elif largest == 1:
         answer = "format and end allow any, DFT's 1 too; smaller keeps more of the rare targets"
     else:
-        answer = f"{largest:g} is the largest tried that gives all of format and end a gradient"
+        answer = f"{largest:g} is the largest tried that starves none of format and end"
     return Advice(
         question="Which alpha in p^alpha?",
         answer=answer,
@@ -212,7 +222,7 @@ def _first(d: Diagnosis) -> Advice:
         return Advice(
             question="SFT first, then anneal?",
             answer="no token asks for it",
-            evidence=f"every token with p < 1/2 gets a gradient under {name}",
+            evidence=f"no token with p < 1/2 gets almost no gradient under {name}",
             confidence="measured on these tokens",
         )
     p = float(t.p[hungry].median())
@@ -232,6 +242,7 @@ def _first(d: Diagnosis) -> Advice:
         f"warm_up({name}, steps); if they are errors, not: read them",
         evidence=evidence,
         confidence="cannot tell",
+        doubt="facts and errors look alike",
         claims=("escape-time-of-any-weight", "sft-escape-law", "power-escape-law"),
     )
 
@@ -255,11 +266,12 @@ def _anchor(d: Diagnosis) -> Advice:
     pulls = [o.name for o in d.tokens.objectives if o.family == "anchored"]
     return Advice(
         question="An anchor (KL)?",
-        answer="cannot tell before training, drift has not happened yet: log KL to the model as "
+        answer="not before training: log KL to the model as "
         "it is now during the first run, on other tasks too, and add an anchor if it grows",
         evidence="before the first step the model is its own reference, and a KL anchor pulls by "
         f"exactly 0{' in ' + ', '.join(pulls) if pulls else ''}",
         confidence="cannot tell",
+        doubt="drift comes with training",
     )
 
 
@@ -281,6 +293,13 @@ def structure_starved(d: Diagnosis, index: int) -> str:
         if count:
             counts.append(f"{count} of {int((t.kind == k).sum())} {kind}")
     return ", ".join(counts)
+
+
+def structure_ids(d: Diagnosis) -> list[int]:
+    """Ids of the structural tokens that some objective starves, most frequent first."""
+    t = d.tokens
+    hungry = torch.stack([t.starved(i) for i in range(len(t.objectives))]).any(0)
+    return [i for i, _ in Counter(t.ids[hungry & (t.kind < len(STRUCTURE))].tolist()).most_common()]
 
 
 def _rare_share(d: Diagnosis, index: int) -> float:

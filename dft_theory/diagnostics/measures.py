@@ -20,7 +20,7 @@ from dft_theory.objectives import Objective, SumOver, dft, power, sft
 
 RARE = 0.1  # a target below this probability is called rare
 CERTAIN = 1.0  # nats: a next-token distribution of less entropy is called certain
-STARVED = 0.01  # of the mean weight: less than this is called no gradient
+STARVED = 0.01  # of the mean weight: less than this is called almost no gradient
 
 # What a target token is for. A policy without a tokenizer has words only.
 KINDS = ("end of turn", "special", "format", "arithmetic", "word")
@@ -205,14 +205,28 @@ def join(parts: Sequence[Tokens]) -> Tokens:
 # --- all of it ------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class Conflict:
+    """One confident conflict where it stands: what came before, what was asked, what expected."""
+
+    demonstration: str
+    before: str
+    target: str
+    p: float
+    expected: str
+    p_expected: float
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Diagnosis:
     """All of it for one model and one set of demonstrations; the first objective is SFT.
 
-    `texts` says what token ids stand for. `coherence` is empty, and `incoherent` says why, where
-    the gradients were not compared. `calibrated`: the task is the one that the prediction of the
-    regime was fitted on. `pace`: how far one step at learning rate 1 moves a logit per
-    unit of weight (`escape_steps`); None where it is unknown, 1 where logits are parameters.
+    `texts` says what token ids stand for. `worst`: the confident conflicts of least p, where their
+    places are known. `copies`: responses that repeat an earlier one. `coherence` is empty, and
+    `incoherent` says why, where the gradients were not compared. `calibrated`: the task is the one
+    that the prediction of the regime was fitted on. `pace`: how far one step at learning rate 1
+    moves a logit per unit of weight (`escape_steps`); None where it is unknown, 1 where logits are
+    parameters.
     """
 
     model: str
@@ -222,6 +236,8 @@ class Diagnosis:
     plan: Plan = PAPER
     pace: float | None = None
     texts: dict[int, str] = field(default_factory=dict)
+    worst: tuple[Conflict, ...] = ()
+    copies: int = 0
     coherence: tuple[Coherence, ...] = ()
     incoherent: str = "gradients of demonstrations were not given"
     calibrated: bool = False

@@ -18,6 +18,7 @@ from dft_theory.diagnostics.text import (
     conflict_line,
     escape_note,
     loss_line,
+    shared_note,
     sizes,
     starving_line,
 )
@@ -55,7 +56,7 @@ def render(d: Diagnosis) -> str:
         ("do", "What to do", "".join(map(_advice, advise(d)))),
         ("loss", "What will be printed", _paragraph(loss_line(d)) + _objectives(d)),
         ("gradient", "Where the gradient goes", _gradient(d)),
-        ("hungry", "Tokens without gradient", _hungry(d)),
+        ("hungry", "Tokens with almost no gradient", _hungry(d)),
         ("conflicts", "Confident conflicts", _conflicts(d)),
         ("agree", "Do the demonstrations agree?", _agreement(d)),
         ("time", "How long a rare token takes", _time(d)),
@@ -84,7 +85,7 @@ def _advice(a: Advice) -> str:
     claims = f" Claims: {', '.join(a.claims)}." if a.claims else ""
     return (
         f'<div class="advice {a.confidence.split()[0]}"><h3>{escape(a.question)} '
-        f"<span class=chip>{a.confidence}</span></h3>"
+        f"<span class=chip>{escape(a.confidence + (a.doubt and f': {a.doubt}'))}</span></h3>"
         f"<p>{escape(a.answer[:1].upper() + a.answer[1:])}.</p>"
         f"<p class=without>Evidence: {escape(a.evidence)}.{escape(claims)}</p></div>"
     )
@@ -106,7 +107,7 @@ def _objectives(d: Diagnosis) -> str:
     ]
     note = (
         f"Gradient: its size, tokens added up, in units of SFT's; rare: its share on p < {RARE:g}; "
-        "ESS: effective number of tokens; none: tokens that get (almost) no gradient."
+        "ESS: effective number of tokens; none: tokens that get almost no gradient."
     )
     return _table(("", "loss", "gradient", "rare", "ESS", "none"), rows) + _paragraph(note)
 
@@ -136,14 +137,28 @@ def _conflicts(d: Diagnosis) -> str:
             f"entropy (up). Framed: p < {RARE:g} and under {CERTAIN:g} nat, the model confidently "
             "expects another token. SFT pushes hardest here; DFT nearly not.",
         )
+        + _worst(d)
         + _token_table(d, d.tokens.conflicts)
     )
+
+
+def _worst(d: Diagnosis) -> str:
+    """The conflicts of least p, each where it stands."""
+    if not d.worst:
+        return ""
+    rows = [
+        (c.demonstration, repr(c.before)[1:-1], repr(c.target), f"{c.p:.1e}", repr(c.expected),
+         f"{c.p_expected:.2f}")
+        for c in d.worst
+    ]  # fmt: skip
+    head = ("demonstration", "after", "target", "p", "the model expects", "p")
+    return _paragraph("The worst of them, to be read:") + _table(head, rows)
 
 
 def _agreement(d: Diagnosis) -> str:
     if not d.coherence:
         return _paragraph(coherence_line(d))
-    return _bullets([agreement(c) for c in d.coherence]) + _plot(
+    return _bullets([*(agreement(c) for c in d.coherence), shared_note(d)]) + _plot(
         pictures.agreements(d.coherence),
         "Cosine between the summed SFT gradients of two halves of the demonstrations. It grows "
         "with their number; the part that two demonstrations share does not. Points: measured. "
@@ -159,7 +174,7 @@ def _time(d: Diagnosis) -> str:
             rows.append((f"{p:.1e}, {name}", o.title, number(d.steps(o, p)), times))
     head = ("p at the start", "objective", f"steps, {d.plan.optimizer}", "times SFT's, by SGD")
     return (
-        _paragraph(f"Steps to p = 1/2 {escape_note(d).strip()}. Objectives whose weight reads more "
+        _paragraph(f"Steps to p = 1/2 ({escape_note(d)}). Objectives whose weight reads more "
                    "than the token's own probability have no such time and show a dash.")
         + _table(head, rows)
         + _plot(

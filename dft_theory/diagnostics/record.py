@@ -38,8 +38,10 @@ def as_json(d: Diagnosis) -> dict[str, Any]:
             "rare": int(t.rare.sum()),
             "count": int(t.conflicts.sum()),
             "tokens": _listed(d, t.conflicts),
+            "worst": [asdict(c) for c in d.worst],
         },
         "coherence": [asdict(c) for c in d.coherence],
+        "identical_responses": d.copies,
         "coherence_missing": None if d.coherence else d.incoherent,
         "evidence": asdict(d.evidence())
         | {"escape": [_finite(x) for x in d.evidence().escape or ()]},

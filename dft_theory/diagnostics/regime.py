@@ -47,7 +47,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Regime:
-    """What is to be expected, how probable it is (None: no number is honest), and why."""
+    """What is to be expected, how probable it is (None: no number is honest), and why.
+
+    Where it is "cannot tell", the reason comes first and the numbers after a colon.
+    """
 
     name: Name
     probability: float | None
@@ -148,7 +151,7 @@ def predict(evidence: Evidence, scoring: Scoring = "greedy", known: Fit | None =
         return Regime("cannot tell", None, "the gradients of the demonstrations were not compared")
     numbers = f"two demonstrations share {evidence.shared:.3f} of their gradient"
     if evidence.demonstrations < ENOUGH:
-        few = f"{evidence.demonstrations} demonstrations are too few (of {ENOUGH}): {numbers}"
+        few = f"{evidence.demonstrations} demonstrations are too few ({ENOUGH} at least): {numbers}"
         return Regime("cannot tell", None, few)
     known = fit(scoring) if known is None else known
     point = (evidence.shared,)
@@ -158,13 +161,13 @@ def predict(evidence: Evidence, scoring: Scoring = "greedy", known: Fit | None =
         return Regime(
             "cannot tell",
             None,
-            f"{numbers}. On the toy task of the fit that speaks for {best!r}; how much is shared "
-            "depends on task and model, and no threshold carries over",
+            f"the fit is of a toy task: {numbers}, which speaks for {best!r} there; how much is "
+            "shared depends on task and model, and no threshold carries over",
         )
     if not known.covers(point):
         return Regime("cannot tell", None, f"outside what the fit has seen: {numbers}")
     if chances[best] < SURE:
-        close = f"{numbers}; {best!r} is likeliest, with probability {chances[best]:.2f} only"
+        close = f"{best!r} is likeliest, with probability {chances[best]:.2f} only: {numbers}"
         return Regime("cannot tell", chances[best], close)
     expected = f"{numbers}, for which a gap DFT - SFT of {known.gap(point):+.2f} is expected"
     if best == "dft leads":

@@ -13,7 +13,9 @@ from dft_theory.diagnostics.measures import (
     DEFAULT,
     OWN,
     REFERENCE,
+    Conflict,
     Diagnosis,
+    Tokens,
     join,
     measure,
     with_baseline,
@@ -21,18 +23,28 @@ from dft_theory.diagnostics.measures import (
 )
 from dft_theory.llm.data import Demonstrations, Encoded, encode
 from dft_theory.llm.head_gradients import States, compared, pace
-from dft_theory.llm.memory import Size, check_logits, check_weights, free, size_of_named
-from dft_theory.llm.pretrained import Pretrained, load_pretrained
+from dft_theory.llm.memory import (
+    Size,
+    check_logits,
+    check_weights,
+    free,
+    network_error,
+    size_of_named,
+)
+from dft_theory.llm.pretrained import MissingModelError, Pretrained, load_pretrained
 from dft_theory.llm.token_kinds import kinds
 from dft_theory.logprobs import TokenStats, align, target_stats
 from dft_theory.objectives import Objective
 from dft_theory.seeding import generator
 
+WORST, BEFORE = 10, 5  # conflicts that are shown where they stand, and tokens before each
+
 
 def load(names: Sequence[str], *, device: str, dtype: torch.dtype) -> list[Pretrained]:
     """Models by name, on a device, after a look at their sizes; equal names are one model.
 
-    Raises: TooLargeError before anything is loaded; ValueError for a device that is not there.
+    Raises: TooLargeError before anything is loaded; ValueError for a device that is not there;
+    MissingModelError for a model that is nowhere.
     """
     where = torch.device(device)
     if where.type == "cuda" and not torch.cuda.is_available():
@@ -43,7 +55,7 @@ def load(names: Sequence[str], *, device: str, dtype: torch.dtype) -> list[Pretr
     known = [size for size in map(size_of_named, different) if size is not None]
     if known:
         check_weights(known, dtype, available=free(where))
-    loaded = {name: load_pretrained(name, dtype=dtype) for name in different}
+    loaded = {name: _loaded(name, dtype) for name in different}
     for source in loaded.values():
         source.model.to(where)
     return [loaded[name] for name in names]
@@ -101,12 +113,15 @@ def diagnose(
     )
     plain = _ends_in_its_head(source, encoded[0])
     purpose = kinds(source.tokenizer, {int(i) for e in encoded for i in e.labels if i >= 0})
-    parts, states = [], []
-    for stats, held in _stream(source, reference, encoded, wanted, plain, sample, seed):
+    parts, states, places, guesses = [], [], [], []
+    for stats, held, where in _stream(source, reference, encoded, wanted, plain, sample, seed):
         assert stats.targets is not None
+        assert stats.log_probs is not None
         kind = torch.tensor([[purpose[i] for i in stats.targets[0].tolist()]])
         parts.append(measure(stats, wanted, kind))
         states.append(held)
+        places.append(where)
+        guesses.append(stats.log_probs[0].max(-1))
         progress()
     tokens = join(parts)
     return Diagnosis(
@@ -114,6 +129,8 @@ def diagnose(
         data=f"{demonstrations.source} ({demonstrations.split})",
         tokens=tokens,
         texts={i: source.tokenizer.decode([i]) for i in tokens.ids.unique().tolist()},
+        worst=_worst(source, demonstrations, encoded, tokens, torch.cat(places), guesses),
+        copies=len(demonstrations) - len({d.solution for d in demonstrations}),
         coherence=compared(source, tokens, states, seed) if plain else (),
         incoherent="between head and softmax this model does something that the gradient in the "
         "head's weights does not know (a cap, a scale)",
@@ -121,6 +138,21 @@ def diagnose(
         plan=plan,
         pace=pace(states, plan) if plain else None,
     )
+
+
+def _loaded(name: str, dtype: torch.dtype) -> Pretrained:
+    """The model, or a sentence where the hub was asked for it in vain."""
+    try:
+        return load_pretrained(name, dtype=dtype)
+    except MissingModelError as error:
+        if "/" not in name or not isinstance(error.__cause__, OSError):
+            raise
+        cause: Exception = error
+    except network_error() as error:
+        cause = error
+    raise MissingModelError(
+        f"cannot reach the hub for {name!r}: check the name and the network, or give a local folder"
+    ) from cause
 
 
 def _vocabulary(source: Pretrained) -> int:
@@ -145,6 +177,34 @@ def _fits(source: Pretrained, demonstrations: Demonstrations, encoded: Sequence[
                 f"reads {context}: shorten it or leave it out"
             )
     return vocab
+
+
+def _worst(
+    source: Pretrained,
+    demonstrations: Demonstrations,
+    encoded: Sequence[Encoded],
+    tokens: Tokens,
+    places: Tensor,
+    guesses: Sequence[tuple[Tensor, Tensor]],
+) -> tuple[Conflict, ...]:
+    """The confident conflicts of least p, each with its demonstration and what came before."""
+    logp, ids = (torch.cat([g[k].cpu() for g in guesses]) for k in (0, 1))
+    clashing = tokens.conflicts.nonzero().squeeze(-1)
+    found = []
+    for i in clashing[tokens.logp[clashing].argsort()][:WORST].tolist():
+        row, place = int(tokens.row[i]), int(places[i])
+        read = encoded[row].input_ids[: place + 1][-BEFORE:]
+        found.append(
+            Conflict(
+                demonstration=demonstrations.items[row].id,
+                before=str(source.tokenizer.decode(read)),
+                target=str(source.tokenizer.decode([int(tokens.ids[i])])),
+                p=float(tokens.p[i]),
+                expected=str(source.tokenizer.decode([int(ids[i])])),
+                p_expected=float(logp[i].exp()),
+            )
+        )
+    return tuple(found)
 
 
 def _hidden(source: Pretrained, e: Encoded) -> Tensor:
@@ -172,8 +232,11 @@ def _stream(
     plain: bool,
     sample: int | None,
     seed: int,
-) -> Iterator[tuple[TokenStats, States]]:
-    """Statistics of the response tokens, `[1, T]`, and the states behind them, one by one."""
+) -> Iterator[tuple[TokenStats, States, Tensor]]:
+    """Statistics of the response tokens, `[1, T]`, the states behind them, and their places.
+
+    One demonstration at a time; a place is that of the token before the target.
+    """
     referred = {need for o in wanted for need in o.needs} & set(REFERENCE)
     for index, e in enumerate(encoded):
         states, labels = align(_hidden(source, e), e.labels[None])
@@ -191,7 +254,7 @@ def _stream(
             other_stats = target_stats(other[None], targets[None], needs=OWN)
             stats = with_reference(stats, other_stats)
         log_z = logits.gather(-1, targets[:, None]).squeeze(-1) - stats.logp[0]
-        yield stats, States(hidden, log_z, targets)
+        yield stats, States(hidden, log_z, targets), where.cpu()
 
 
 def _logits(source: Pretrained, e: Encoded, where: Tensor, hidden: Tensor | None) -> Tensor:

@@ -64,14 +64,28 @@ def size_of_named(name: str) -> Size | None:
     from huggingface_hub import get_safetensors_metadata, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError, NotASafetensorsRepoError
 
+    silent = (OSError, network_error(), HFValidationError, NotASafetensorsRepoError)
+
     try:
         cached = try_to_load_from_cache(name, "config.json")
         if isinstance(cached, str):
             return size_of(Path(cached).parent)
         counted = get_safetensors_metadata(name).parameter_count
-    except (OSError, HFValidationError, NotASafetensorsRepoError):
+    except silent:
         return None  # offline, or no such model: loading says which
     return Size(parameters=sum(counted.values()), vocab=0)
+
+
+def network_error() -> type[Exception]:
+    """What the hub's HTTP client raises where it reaches nobody, whichever client that is.
+
+    It has changed with versions of `huggingface_hub` (requests, httpx, httpx2), whose own errors
+    are always derived from the client's.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    found: type[Exception] = HfHubHTTPError.__bases__[0]
+    return found
 
 
 def _parameters(file: Path) -> int:

@@ -28,10 +28,10 @@ def demonstrations(source: str | None, *, limit: int | None, seed: int | None) -
     Raises: FileNotFoundError for a file that is not there; ValueError for one that cannot be read,
     with the line.
     """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}; a large one takes every row")
     if source is None or not source.endswith(".jsonl"):
         return load_demonstrations(source, limit=limit, seed=seed)
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}; leave it out to take every row")
     path = Path(source).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {source}: give the path of a .jsonl file")

@@ -28,12 +28,16 @@ from dft_theory.testing.report import Finding, Report, name_of, no, unique
 
 CHECKS = (*number_checks.CHECKS, *batch_checks.CHECKS, *call_checks.CHECKS)
 
+# Where the gradient is wrong and no known form has it.
+ANOTHER = "a different objective: x-ray it"
+
 # Faults that may come with any form of the gradient.
 SEPARATE = {
     "extreme-logits",
     "float32",
     "bfloat16",
     "all-masked",
+    "impossible-target",
     "determinism",
     "mutation",
     "random-state",
@@ -99,8 +103,8 @@ def _diagnosed(probe: Probe, findings: tuple[Finding, ...]) -> tuple[str, ...]:
     """What is wrong, by name.
 
     First the known form whose gradient this loss has. It explains the checks of its gradient;
-    where there is none, their own names have to do. Where two calls differ, so do both sides of
-    every other check, and their names mean nothing.
+    where there is none, it is another objective, and their own names follow. Where two calls
+    differ, so do both sides of every other check, and their names mean nothing.
     """
     if all(f.status != "NO" for f in findings):
         return ()
@@ -112,8 +116,13 @@ def _diagnosed(probe: Probe, findings: tuple[Finding, ...]) -> tuple[str, ...]:
     except CallError:
         faults = None
     named = unique(f.diagnosis for f in findings if not faults or f.check in SEPARATE)
-    unknown = ("its gradient is none of the known forms",) if faults is None and not named else ()
-    return unique((*(faults or ()), *named, *unknown))
+    if faults is not None:
+        if "missing detach" in faults:  # of which NaN at an impossible target is a consequence
+            named = unique(n for n in named if n != number_checks.IMPOSSIBLE)
+        return unique((*faults, *named))
+    if any(f.check == "gradient" and f.status == "NO" for f in findings):
+        return unique((ANOTHER, *named))
+    return named or ("its gradient is none of the known forms",)
 
 
 def _recognised_form(probe: Probe) -> tuple[str, ...] | None:

@@ -12,6 +12,8 @@ from dft_theory.testing.calls import Answer
 from dft_theory.testing.probe import Probe, unequal, with_count
 from dft_theory.testing.report import Finding, no, not_applicable, ok, remark
 
+IMPOSSIBLE = "NaN at an impossible target"
+
 
 def value(p: Probe) -> Finding:
     """The loss's value is the surrogate's, or the potential's."""
@@ -167,7 +169,11 @@ def impossible_target(p: Probe) -> Finding:
     if not bool(want.gradient.isfinite().all()):
         return not_applicable("the claim itself is not finite there")
     if not bool(found.gradient.isfinite().all()):
-        return no("one impossible target makes the whole gradient NaN", case=inside)
+        return no(
+            "one impossible target makes the whole gradient NaN",
+            case=inside,
+            diagnosis=IMPOSSIBLE,
+        )
     if bool(found.value.isnan()) and not bool(want.value.isnan()):
         return remark(
             "one impossible target makes the value NaN (0 * inf), the gradient stays finite: "

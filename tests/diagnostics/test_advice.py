@@ -100,11 +100,17 @@ def test_elsewhere_nobody_can_tell_and_the_answer_is_an_experiment():
     assert found.confidence == "cannot tell"
     assert "held-out split" in found.answer
     assert "carries over" in found.evidence
+    assert found.doubt == "the fit is of a toy task"
+    assert "[cannot tell: the fit is of a toy task]" in printed(d)
+    few = replace(d, coherence=(coherence(GRAM[:8, :8], of=CONTENT_TOKENS, tokens=8,
+                                          generator=generator(0, "halves")),))  # fmt: skip
+    assert "[cannot tell: 8 demonstrations are too few (24 at least)]" in printed(few)
 
 
 def test_a_floor_is_advised_for_structure_that_starves_and_not_otherwise():
     starving = told(made((1e-3, "end of turn", 1), LIKELY), "A floor")
-    assert "with_floor" in starving.answer
+    assert "from dft_theory.objectives import with_floor" in starving.answer
+    assert "token_ids=[0]" in starving.answer
     assert "dft 4 of 4 end of turn" in starving.evidence
     assert "not needed" in told(made((0.2, "end of turn", 1), LIKELY), "A floor").answer
     assert "not needed" in told(made((1e-3, "word", 1), LIKELY), "A floor").answer
@@ -206,8 +212,35 @@ def test_the_terminal_says_what_will_be_printed():
 def test_what_is_starved_is_listed_by_text_and_kind():
     d = replace(made((1e-3, "end of turn", 1), LIKELY), texts={0: "<|end|>"})
     line = diagnosis_text.starving_line(d, 2)
+    assert line.startswith("Almost no gradient under DFT")
+    assert "kinds are guessed from the text" in line
     assert "4 of 4 end of turn ('<|end|>')" in line
     assert "Every token" in diagnosis_text.starving_line(d, 0)
+
+
+def test_at_most_eight_ids_are_named_most_frequent_first():
+    d = made((1e-3, "end of turn", 12), (0.95, "word", 200), rows=2)
+    ids = torch.cat([torch.cat([torch.tensor([9, 9]), torch.arange(10)]), torch.zeros(200).long()])
+    d = replace(d, tokens=replace(d.tokens, ids=ids.repeat(2)))
+    found = told(d, "A floor")
+    assert f"token_ids={[9, *range(7)]}" in found.answer
+    assert "2 more token ids" in found.evidence
+
+
+def test_the_two_rows_of_steps_are_bounds():
+    rare = (1e-4, "word", 5), LIKELY
+    assert "the truth lies between the two rows" in printed(made(*rare, pace=1.0))
+    assert "rarest 1 %, p 1e-04 to 1/2" in printed(made(*rare, pace=1.0))
+    assert "between the two rows" not in printed(made(*rare))
+
+
+def test_a_shared_part_is_explained_and_copies_are_counted():
+    d = made(LIKELY, coherence=(agreed(0.1),))
+    assert "0 is chance" in diagnosis_text.coherence_line(d)
+    assert "word for word" not in diagnosis_text.coherence_line(d)
+    line = diagnosis_text.coherence_line(replace(d, copies=3))
+    assert "word for word raise it: 3 of 4" in line
+    assert as_json(replace(d, copies=3))["identical_responses"] == 3
 
 
 def test_the_data_hold_every_number():

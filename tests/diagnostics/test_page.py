@@ -15,6 +15,7 @@ from dft_theory.diagnostics.measures import (
     CONTENT_TOKENS,
     KINDS,
     RARE_TOKENS,
+    Conflict,
     Diagnosis,
     measure,
     with_reference,
@@ -62,6 +63,16 @@ def test_the_page_is_whole_and_escaped():
         assert told in page
     for limit in LIMITS:
         assert limit.split(".")[0].replace("'", "&#x27;") in page
+
+
+def test_the_worst_conflicts_stand_in_their_places():
+    worst = Conflict(
+        demonstration="mine.jsonl-7", before="is <", target=" x", p=1e-5, expected=" y",
+        p_expected=0.93,
+    )  # fmt: skip
+    page = diagnosis_page.render(diagnosis(worst=(worst,)))
+    assert "<td>mine.jsonl-7</td><td>is &lt;</td>" in page
+    assert "mine.jsonl-7" not in diagnosis_page.render(diagnosis())
 
 
 def test_without_gradients_or_rare_tokens_it_still_renders():

@@ -200,6 +200,31 @@ def test_the_model_as_its_own_reference_is_not_pulled_and_another_is(source):
     assert not torch.allclose(pulled.pull[1], pulled.pull[0], rtol=1e-3)
 
 
+@pytest.mark.parametrize("sample", [None, 3])
+def test_the_worst_conflicts_are_found_where_they_stand(source, monkeypatch, sample):
+    monkeypatch.setattr("dft_theory.diagnostics.measures.CERTAIN", 99.0)
+    given = demonstrations(*ANSWERS)
+    d = diagnose(source, given, sample=sample)
+    rare = d.tokens.p[d.tokens.conflicts].sort().values
+    assert [c.p for c in d.worst] == pytest.approx(rare[:10].tolist())
+    for c in d.worst:
+        e = encode(next(x for x in given if x.id == c.demonstration), source.tokenizer)
+        logits = source.model(input_ids=e.input_ids[None]).logits[0].detach()
+        at = [
+            i
+            for i in range(5, len(e.input_ids))
+            if source.tokenizer.decode(e.input_ids[i - 5 : i]) == c.before
+            and source.tokenizer.decode(e.input_ids[i : i + 1]) == c.target
+        ]
+        told = [logits[i - 1].softmax(-1) for i in at]
+        assert any(float(p.max()) == pytest.approx(c.p_expected, rel=1e-5) for p in told)
+        assert c.expected in [source.tokenizer.decode([int(p.argmax())]) for p in told]
+
+
+def test_responses_that_repeat_are_counted(source):
+    assert diagnose(source, demonstrations("a", "b", "a", "a")).copies == 2
+
+
 def test_a_sample_of_tokens_is_a_part_of_all(source):
     every = diagnose(source, demonstrations(*ANSWERS)).tokens
     some = diagnose(source, demonstrations(*ANSWERS), sample=3).tokens
@@ -309,6 +334,22 @@ def test_a_device_that_will_not_do(device, message, monkeypatch):
         load(["x"], device=device, dtype=torch.float32)
 
 
+@pytest.mark.parametrize("kind", ["of the client", "of the system"])
+def test_a_hub_that_is_out_of_reach_is_a_sentence(kind, tmp_path, monkeypatch, capsys):
+    class LostError(memory.network_error() if kind == "of the client" else OSError):
+        pass
+
+    def nobody(*_args, **_kwargs):
+        raise LostError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.get_safetensors_metadata", nobody)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", nobody)
+    two = lines(tmp_path / "two.jsonl", *[{"prompt": "Q?", "completion": "A"}] * 2)
+    assert cli.main(["diagnose", "--model", "nosuch/model", "--data", two]) == 2
+    wanted = "cannot reach the hub for 'nosuch/model': check the name and the network, or give a"
+    assert wanted in capsys.readouterr().err
+
+
 def test_equal_names_are_one_model(folder):
     one, two = load([str(folder)] * 2, device="cpu", dtype=torch.float32)
     assert one is two
@@ -364,6 +405,18 @@ def test_files_that_are_no_demonstrations(tmp_path):
         own_data.demonstrations(str(tmp_path / "c.jsonl"), limit=None, seed=None)
     with pytest.raises(ValueError, match="limit must be at least 1"):
         own_data.demonstrations(str(tmp_path / "a.jsonl"), limit=0, seed=None)
+
+
+def test_the_help_names_every_form_and_the_limit_says_how_to_take_all(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["diagnose", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for pair in own_data.PAIRS:
+        assert all(f'"{name}"' in text for name in pair)
+    assert '"messages"' in text
+    for source in ("sample", "gsm8k"):
+        with pytest.raises(ValueError, match="got 0; a large one takes every row"):
+            own_data.demonstrations(source, limit=0, seed=None)
 
 
 def test_a_seed_draws_and_a_limit_cuts(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import dft_theory as dt
+from dft_theory import cli
 from dft_theory.testing import REDUCTIONS, caller_shifts, check_loss_function
 from dft_theory.testing.loss_function import CHECKS
 from dft_theory.testing.report import name_of
@@ -178,7 +179,27 @@ def test_a_loss_that_wants_shifted_labels_is_adapted():
 def test_what_is_unlike_everything_known_is_said_to_be(losses):
     odd = losses.build(weight=lambda lp: 0.3 + lp.exp().detach().cos())
     report = check_loss_function(odd, claims_to_be=dt.dft)
-    assert report.diagnosis == ("its gradient is none of the known forms",)
+    assert report.diagnosis == ("a different objective: x-ray it",)
+
+
+def test_another_objective_comes_first(losses):
+    mixed = losses.build(weight=lambda lp: 0.7 * p(lp).detach() + 0.3, divide="own", upcast=False)
+    report = check_loss_function(mixed, claims_to_be=dt.dft)
+    assert report.diagnosis[0] == "a different objective: x-ray it"
+    assert {"micro-batch mean", "no upcast"} <= set(report.diagnosis)
+
+
+@pytest.mark.parametrize("divide", ["count", "own"])
+def test_nan_at_an_impossible_target_is_named_beside_any_form(losses, divide):
+    plain = losses.build(divide=divide)
+
+    def poisoned(logits, labels, n=None):
+        lowest = logits.amin().detach()
+        return plain(logits, labels, n) + (torch.nan * logits.sum() if lowest == -torch.inf else 0)
+
+    diagnosis = check_loss_function(poisoned, claims_to_be=dt.dft).diagnosis
+    assert "NaN at an impossible target" in diagnosis
+    assert ("micro-batch mean" in diagnosis) == (divide == "own")
 
 
 def test_the_report_is_readable_and_serialisable(losses):
@@ -203,3 +224,25 @@ def test_importing_the_suite_needs_neither_pytest_nor_hypothesis():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("weight", "wanted"),
+    [("0.7 * p + 0.3", "a different objective, 0.7 DFT + 0.3 SFT: x-ray it"),
+     ("0.3 + p.cos()", "a different objective: x-ray it")],
+)  # fmt: skip
+def test_the_command_says_which_where_its_x_ray_knows(
+    weight, wanted, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "mixed.py").write_text(
+        "def loss(logits, labels, n=None):\n"
+        "    z, y = logits[:, :-1].log_softmax(-1), labels[:, 1:]\n"
+        "    lp = z.gather(-1, y.clamp_min(0).unsqueeze(-1)).squeeze(-1)\n"
+        f"    p = lp.detach().exp()\n    w = {weight}\n"
+        "    return -(w * lp * (y != -100)).sum() / (n or (y != -100).sum().clamp_min(1))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mixed", raising=False)
+    assert cli.main(["check", "mixed:loss", "--as", "dft"]) == 1
+    sys.modules.pop("mixed", None)
+    assert f"diagnosis: {wanted}" in capsys.readouterr().out
