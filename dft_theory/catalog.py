@@ -339,6 +339,20 @@ def head(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def stacked(record: Mapping[str, Any], linear: Mapping[str, Any]) -> str:
+    """What training toys together gains, against a loop and against bare products."""
+    seconds = record["seconds_per_step"]
+    own = {int(k.split("/")[1]): v for k, v in seconds.items() if k.startswith("stacked/")}
+    many = min(own, key=lambda k: own[k])
+    step = own[many]
+    return (
+        f"Toy transformers are trained {many} at a time: {0.01 / step:.1f} runs of 100 steps a "
+        f"second on one thread, {seconds['loop'] / step:.1f} times a loop over single runs and "
+        f"{step / seconds[f'bare/{many}']:.1f} times their matrix products alone; the linear "
+        f"models of the compute boundary gain {linear['speed']['ratio']:g} times over their loop."
+    )
+
+
 def diagnosis(record: Mapping[str, Any]) -> str:
     """What `diagnose` printed on the real model."""
     return "\n".join(["```", *record["text"], "```"])
@@ -379,6 +393,12 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
         ),
         "head": lambda: head(
             results.read_json(root / "experiments/results/benchmarks/chunked.json")
+        ),
+        "stacked": lambda: stacked(
+            results.read_json(root / "experiments/results/benchmarks/stacked_training.json"),
+            results.RunStore(root / "experiments/results")
+            .run("compute-boundary", "full")
+            .summary(),
         ),
         "diagnosis": lambda: diagnosis(results.read_json(root / DIAGNOSED)),
         "power": lambda: power(results.read_json(root / "dft_theory/data/regime.json")),

@@ -19,6 +19,7 @@ from transformers import (
 from dft_theory import cli
 from dft_theory.diagnostics import CONTENT_TOKENS, DEFAULT, KINDS
 from dft_theory.diagnostics.escape import PAPER, Plan
+from dft_theory.diagnostics.text import HEIGHT
 from dft_theory.llm import diagnose as module
 from dft_theory.llm import memory, own_data
 from dft_theory.llm.data import Demonstration, Demonstrations, encode
@@ -440,7 +441,7 @@ def test_the_command_prints_one_screen_and_writes_both_files(folder, tmp_path, c
     command += ["--json", str(tmp_path / "d.json"), "--html", str(tmp_path / "d.html")]
     assert cli.main(command) == 0
     out = capsys.readouterr().out.splitlines()
-    assert len(out) <= 40
+    assert len(out) <= HEIGHT
     assert "4 demonstrations of mine.jsonl" in out[0]
     found = json.loads((tmp_path / "d.json").read_text())
     assert set(found["objectives"]) == {"sft", "dft", "asft-0.05"}
