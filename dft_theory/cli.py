@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         return int(options.run(options))
+    except ModuleNotFoundError as error:
+        extras = "pip install 'dft-theory[llm,train,evaluate]'"
+        print(f"dft-theory: {error}; language models need their extras: {extras}", file=sys.stderr)
+        return 2
     except (UnknownNameError, ValueError, OSError, ImportError, AssertionError) as error:
         print(f"dft-theory: {error}", file=sys.stderr)
         return 2
@@ -204,7 +208,13 @@ def train(options: argparse.Namespace) -> int:
     from dft_theory.llm.recipe import describe
 
     file, _, name = options.recipe.rpartition(":")
-    recipe = _recipes(Path(file) if file else None)[name]
+    known = _recipes(Path(file) if file else None)
+    if not known:
+        raise FileNotFoundError(
+            "recipes come with the repository, not with the installed package: run this from a "
+            "checkout, or name your own as FILE.py:NAME"
+        )
+    recipe = known[name]
     if options.objective and options.objective != recipe.objective:
         # The paper's numbers are of its own objective.
         recipe = replace(recipe, objective=options.objective, expected=())

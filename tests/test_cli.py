@@ -156,3 +156,16 @@ def test_experiments_are_run_on_other_seeds_and_fail_together(monkeypatch, capsy
 def test_an_unknown_experiment_is_refused_with_the_nearest(capsys):
     assert cli.main(["experiments", "bandit-orbit"]) == 2
     assert "Did you mean bandit-orbits" in capsys.readouterr().err
+
+
+def test_without_the_extras_the_install_line_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.setattr(cli, "list_", lambda options: __import__("transformers"))
+    assert cli.main(["list"]) == 2
+    assert "pip install 'dft-theory[llm,train,evaluate]'" in capsys.readouterr().err
+
+
+def test_recipes_are_of_the_repository(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_recipes", lambda file=None: {})
+    assert cli.main(["train", "smoke", "--dry-run"]) == 2
+    assert "run this from a checkout" in capsys.readouterr().err
