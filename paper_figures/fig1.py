@@ -8,7 +8,7 @@ from dft_theory.experiment import interval, values
 from dft_theory.figures import style
 from dft_theory.figures.base import Cell, Figure, FigureData, require
 from dft_theory.objectives import objectives
-from paper_figures._paper import figure as paper_figure
+from dft_theory.paper import figure as paper_figure
 from paper_figures._records import record, source
 
 STEPS = tuple(int(step) for step in paper_figure("1")["checkpoints"])  # of the paper's 390

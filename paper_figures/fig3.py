@@ -8,7 +8,7 @@ from dft_theory.experiment import interval, values
 from dft_theory.figures import style
 from dft_theory.figures.base import Cell, Figure, FigureData, require
 from dft_theory.objectives import objectives
-from paper_figures._paper import figure as paper_figure
+from dft_theory.paper import figure as paper_figure
 from paper_figures._records import record, source
 
 RATES, BATCHES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (4, 16, 48)

@@ -5,7 +5,7 @@ import matplotlib.figure
 from dft_theory.experiment import interval, values
 from dft_theory.figures import style
 from dft_theory.figures.base import Cell, Figure, FigureData, require
-from paper_figures._paper import table
+from dft_theory.paper import table
 from paper_figures._records import record, source
 
 BLUE, RED, GREEN, GREY = (style.PALETTE[c] for c in ("blue", "vermilion", "green", "grey"))

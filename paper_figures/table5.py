@@ -11,8 +11,8 @@ from dft_theory.figures import style
 from dft_theory.figures.base import Cell, Figure, FigureData, require
 from dft_theory.importance_weight import effective_sample_size
 from dft_theory.objectives import objectives
+from dft_theory.paper import table
 from paper_figures import _real_model
-from paper_figures._paper import table
 from paper_figures._records import record, source
 
 # Objective of the record: the paper's row, our label. Top to bottom.
