@@ -1,6 +1,6 @@
 """What a head with an objective costs when the logits never stand there whole.
 
-    python benchmarks/chunked.py [--device cpu|cuda] [--json FILE]
+    python benchmarks/chunked.py [--device cpu|cuda] [--json FILE]    (Liger: PYTHONPATH=.peers)
 
 Loss and both gradients of 1,024 rows of width 576 (SmolLM2's head; on CUDA 16,384 rows of width
 1,536 in bfloat16), a quarter of them masked, against two vocabularies. Interleaved in one process,
@@ -11,6 +11,9 @@ before the call (resident pages on the CPU, which needs Linux). Peers:
 full        whole logits and TRL's DFT function as it was before version 1.15 (float32, gather minus
             logsumexp, -exp(log p).detach() log p), written out here
 trl         TRL's fused head (`trl.kernels.ChunkedLogProbFunction`) and DFT on its log-probabilities
+liger       Liger's scaled cross-entropy (`LigerFusedLinearScaledCrossEntropyFunction`: on Hopper a
+            fused kernel, elsewhere torch) and DFT on its token losses, as PEERS.md holds it to
+liger-fused Liger's fused linear cross-entropy with token scaling, Triton's: on CUDA only
 products    the three matrix products alone that any such head needs, masked rows dropped, each into
             memory that is there: the limit
 """
@@ -21,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -35,7 +39,7 @@ from dft_theory.seeding import generator
 
 ROUNDS = 3
 VOCABULARIES = (49_152, 151_936)
-CASES = ("sft", "dft", "eaft", "dft-sequence", "full", "trl", "products")
+CASES = ("sft", "dft", "eaft", "dft-sequence", "full", "trl", "liger", "liger-fused", "products")
 MIB = 2**20
 
 
@@ -80,6 +84,24 @@ def trl(hidden: Tensor, weight: Tensor, targets: Tensor) -> None:
     torch.autograd.grad((-logp.exp().detach() * logp).sum() / len(logp), (hidden, weight))
 
 
+def liger(hidden: Tensor, weight: Tensor, targets: Tensor) -> None:
+    """Liger's token losses on the rows that have a target, weighted here."""
+    from liger_kernel.ops import LigerFusedLinearScaledCrossEntropyFunction
+
+    kept = targets >= 0
+    nll = LigerFusedLinearScaledCrossEntropyFunction.apply(hidden[kept], weight, targets[kept])
+    torch.autograd.grad(((-nll).exp().detach() * nll).sum() / len(nll), (hidden, weight))
+
+
+def liger_fused(hidden: Tensor, weight: Tensor, targets: Tensor) -> None:
+    """Liger's Triton kernel, which weights by itself."""
+    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+    rows = (hidden.flatten(0, 1), weight, targets.flatten())
+    loss = liger_fused_linear_cross_entropy(*rows, use_token_scaling=True)
+    torch.autograd.grad(loss, (hidden, weight))
+
+
 def products(hidden: Tensor, weight: Tensor, targets: Tensor) -> None:
     """Forward, gradient of the states, gradient of the head: nothing else, 256 rows at a time."""
     with torch.no_grad():
@@ -95,7 +117,15 @@ def products(hidden: Tensor, weight: Tensor, targets: Tensor) -> None:
 def case(name: str) -> Callable[[Tensor, Tensor, Tensor], None]:
     """The function of a case."""
     others = {"full": full, "trl": trl, "products": products}
+    others |= {"liger": liger, "liger-fused": liger_fused}
     return others.get(name) or (lambda *tensors: ours(name, *tensors))
+
+
+def cases(device: str) -> list[str]:
+    """The cases that can run here."""
+    absent = set() if find_spec("liger_kernel") else {"liger", "liger-fused"}
+    absent |= set() if device == "cuda" else {"liger-fused"}
+    return [name for name in CASES if name not in absent]
 
 
 def peak(device: str, vocab: int, name: str) -> float:
@@ -122,9 +152,9 @@ def seconds(device: str, vocab: int) -> dict[str, float]:
     """Best time of each case: of this process on the CPU, on the wall with CUDA."""
     tensors = batch(device, vocab)
     clock = time.process_time if device == "cpu" else time.perf_counter
-    best = dict.fromkeys(CASES, float("inf"))
+    best = dict.fromkeys(cases(device), float("inf"))
     for _ in range(ROUNDS):
-        for name in CASES:
+        for name in best:
             started = clock()
             case(name)(*tensors)
             if device == "cuda":
@@ -147,13 +177,13 @@ def main() -> None:
     for vocab in VOCABULARIES:
         times = seconds(chosen.device, vocab)
         memory = {}
-        for name in CASES:
+        for name in cases(chosen.device):
             command = [sys.executable, __file__, "--device", chosen.device]
             command += ["--peak", str(vocab), name]
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             memory[name] = float(out)
         found[str(vocab)] = {"seconds": times, "mib": memory}
-        for name in CASES:
+        for name in cases(chosen.device):
             print(
                 f"V {vocab:7,d}  {name:13s} {times[name]:7.3f} s  {memory[name]:7.0f} MiB  "
                 f"{times[name] / times['full']:.2f} x the time and "

@@ -1,8 +1,8 @@
 """Registry and records to the generated parts of README, so that no number there is typed by hand.
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Run
-`python -m dft_theory.catalog` in the repository to bring README.md up to date; a test does the same
-and compares.
+`python -m dft_theory.catalog` in the repository to bring README.md, notebooks/README.md and
+experiments/real_model.md up to date; tests do the same and compare.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from dft_theory import results
+from dft_theory import notebooks, results, study
 from dft_theory.answers import should_i_use_dft
 from dft_theory.citations import citation
 from dft_theory.claims import CLAIMS
@@ -328,6 +328,7 @@ def head(record: Mapping[str, Any]) -> str:
         "eaft": "EAFT (reads the distribution)",
         "dft-sequence": "DFT (sequence, two passes)",
         "trl": "TRL's fused head, DFT",
+        "liger": "Liger's scaled cross-entropy on the CPU, DFT",
     }
     for vocab, found in record["found"].items():
         seconds, mib = found["seconds"], found["mib"]
@@ -335,8 +336,59 @@ def head(record: Mapping[str, Any]) -> str:
             f"| {title} | {int(vocab):,} | {seconds[name] / seconds['full']:.2f} | "
             f"{mib[name] / mib['full']:.2f} | {seconds[name] / seconds['products']:.2f} |"
             for name, title in names.items()
+            if name in seconds  # Liger stands beside the package where `make peers` put it
         ]
     return "\n".join(lines)
+
+
+def end_to_end(cpu: Mapping[str, Any], gpu: Mapping[str, Any] | None) -> str:
+    """Whole training steps, ours and TRL's; cells of machines that nobody had stay empty."""
+    weights = cpu["found"]["dft"]["weights"] / 1e6
+    lines = [
+        f"| a whole training step | CPU, {weights:.0f} M weights: tokens a second "
+        "| times TRL's DFT | of the products' ceiling | GPU, 1.5 B weights: tokens a second "
+        "| times TRL's DFT | MFU |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    names = {
+        "sft": "SFT",
+        "dft": "DFT",
+        "trl-dft": 'TRL, `loss_type="dft"`',
+        "dft-liger": "DFT, Liger's layers",
+        "trl-dft-liger": "TRL's DFT, Liger's layers",
+    }
+    for name, title in names.items():
+        cells = [title]
+        for record, share in ((cpu, "of_ceiling"), (gpu, "mfu")):
+            found = {} if record is None else record["found"]
+            if name not in found:
+                cells += ["", "", ""]
+                continue
+            one, base = found[name], found["trl-dft"]["tokens_per_second"]
+            speed = one["tokens_per_second"]
+            cells += [f"{speed:,.0f}", f"{speed / base:.2f}", f"{one[share]:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    seconds = {name: one["seconds"] for name, one in cpu["found"].items()}
+    ratio = seconds["dft"] / seconds["sft"]
+    lines.append(f"\nA step of DFT takes {ratio:.2f} times one of SFT on the same engine.")
+    if gpu is None:
+        lines[-1] += (
+            " Cells are empty where nothing was measured: no GPU was at hand, and Liger's kernels "
+            "for layers need one."
+        )
+    return "\n".join(lines)
+
+
+def engines(record: Mapping[str, Any]) -> str:
+    """Generation by vLLM beside transformers': speed and agreement."""
+    speed = {name: record["tokens"][name] / record["seconds"][name] for name in record["seconds"]}
+    return (
+        f"On SmolLM2-135M-Instruct, {record['problems']} prompts together, "
+        f"{record['max_new_tokens']} greedy tokens each ({record['dtype']}, {record['clock']}): "
+        f"vLLM {record['vllm']} draws {speed['vllm']:.0f} tokens a second, transformers "
+        f"{speed['transformers']:.0f}. {record['agree']} of {record['problems']} texts are the "
+        "same to the last token."
+    )
 
 
 def stacked(record: Mapping[str, Any], linear: Mapping[str, Any]) -> str:
@@ -371,11 +423,30 @@ def power(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def smoke(found: Mapping[str, Any]) -> str:
+    """What README's training run did and took, in its words."""
+    training, scores = found["training"], found["evaluation"]
+    threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}"
+    right = round(scores["average"]["mean"] * scores["problems"])
+    return (
+        f"`train smoke` is the whole way in small. SmolLM2-135M takes {training['steps']} steps on "
+        "64 word problems of the package (GSM8K's, where `DFT_THEORY_DATA` has them) and answers "
+        f"{scores['problems']} others, which two judges grade; manifest, metrics, weights, "
+        f"completions and scores are in `runs/smoke/`. On {threads} all of it took "
+        f"{found['cpu_seconds']:.0f} seconds of processor time and {found['gibibytes']} GiB. The "
+        f"held-out NLL ended at {training['eval_loss']:.2f} nats a token, {right} of "
+        f"{scores['problems']} answers were right, and the judges differed on "
+        f"{scores['judges_differ']:.0%} of them: it shows that everything works, not that anything "
+        "is learned."
+    )
+
+
 def blocks(root: Path) -> dict[str, Callable[[], str]]:
     """Every generated part by name, from the records below `root`. Raises: RecordError."""
     run = root / "experiments/results/real-model-tokens/smollm2-135m-instruct-gsm8k-n64"
     ledger = root / "experiments/results/ledger/ledger.json"
     speed = root / "experiments/results/benchmarks/enumeration.json"
+    on_gpu = speed.with_name("end_to_end_cuda.json")
     return {
         "example": lambda: example((root / "README.md").read_text(encoding="utf-8")),
         "objectives": objectives_table,
@@ -394,11 +465,19 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
         "head": lambda: head(
             results.read_json(root / "experiments/results/benchmarks/chunked.json")
         ),
+        "end-to-end": lambda: end_to_end(
+            results.read_json(speed.with_name("end_to_end.json")),
+            results.read_json(on_gpu) if on_gpu.exists() else None,
+        ),
+        "engines": lambda: engines(results.read_json(speed.with_name("engines.json"))),
         "stacked": lambda: stacked(
             results.read_json(root / "experiments/results/benchmarks/stacked_training.json"),
             results.RunStore(root / "experiments/results")
             .run("compute-boundary", "full")
             .summary(),
+        ),
+        "smoke": lambda: smoke(
+            results.read_json(root / "experiments/results/benchmarks/smoke.json")
         ),
         "diagnosis": lambda: diagnosis(results.read_json(root / DIAGNOSED)),
         "power": lambda: power(results.read_json(root / "dft_theory/data/regime.json")),
@@ -407,9 +486,11 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
             results.read_json(root / "experiments/results/benchmarks/objectives.json")
         ),
         "benchmark": lambda: benchmark(results.read_json(speed)),
+        "notebooks": lambda: notebooks.index(root / "notebooks"),
         "real-model": lambda: real_model(
             results.read_json(run / "summary.json"), results.read_json(run / "manifest.json")
         ),
+        **study.blocks(root),
     }
 
 
@@ -419,5 +500,5 @@ def refreshed(text: str, parts: Mapping[str, Callable[[], str]]) -> str:
 
 
 if __name__ == "__main__":
-    readme = Path("README.md")
-    results.write_text(readme, refreshed(readme.read_text(), blocks(Path())))
+    for readme in map(Path, ("README.md", "notebooks/README.md", "experiments/real_model.md")):
+        results.write_text(readme, refreshed(readme.read_text(), blocks(Path())))

@@ -1,8 +1,11 @@
 """The command line: parse, call, print. Every verb is a few lines over public functions."""
 
 import argparse
+import importlib
 import json
+import os
 import runpy
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from dft_theory.diagnostics import Diagnosis
     from dft_theory.diagnostics.escape import Plan
     from dft_theory.figures.base import Figure
-    from dft_theory.llm.recipe import Recipe
+    from dft_theory.llm.recipe import Exam, Recipe
 
 KINDS = ("identity", "inequality", "limit", "refutation")
 
@@ -205,7 +208,7 @@ def experiments(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train a model by a recipe, or print what that would take."""
-    from dft_theory.llm.recipe import describe
+    from dft_theory.llm.recipe import describe, each_seed
 
     file, _, name = options.recipe.rpartition(":")
     known = _recipes(Path(file) if file else None)
@@ -222,41 +225,103 @@ def train(options: argparse.Namespace) -> int:
         print("\n".join(describe(recipe)))
         return 0
     from dft_theory.llm.gradient_check import WrongGradientError
-    from dft_theory.llm.trainer import NotFiniteError
+    from dft_theory.llm.trainer import StoppedError
     from dft_theory.llm.training import quiet
     from dft_theory.llm.training import train as train_
 
     quiet()
-    out = options.out or Path("runs") / recipe.name
-    try:
-        run = train_(
-            recipe,
-            out,
-            resume=options.resume,
-            gradient_check=options.gradient_check,
-            max_steps=options.max_steps,
-            command=["dft-theory", *sys.argv[1:]],
-        )
-    except (WrongGradientError, NotFiniteError) as error:
-        print(f"dft-theory: {error}", file=sys.stderr)
-        return 1
-    for key, value in run.summary().items():
-        if isinstance(value, int | float | str):
-            print(f"  {key:16s} {value}")
-    # The verb's defaults are the paper's protocol; what is not the paper's gets a short one.
-    short = " --limit 16 --samples 1 --temperature 0 --max-new-tokens 256"
-    for problems in recipe.evaluate_on:
-        print(
-            f"to evaluate: dft-theory evaluate --model {out / 'model'} --problems {problems}"
-            f"{'' if recipe.paper else short} --out {out / problems}"
-        )
+    exam = recipe.evaluation if options.evaluate else None
+    processes, rank = (int(os.environ.get(name, "0")) for name in ("WORLD_SIZE", "RANK"))
+    if exam and processes < 2:
+        _check_exam(exam)
+    runs = each_seed(recipe, options.out or Path("runs") / recipe.name, options.seed)
+    for number, (one, out) in enumerate(runs, start=1):
+        begun = (out / "manifest.json").exists()
+        if len(runs) > 1:
+            print(f"seed {one.seeds[0]}, {number} of {len(runs)}: {out}")
+        try:
+            run = train_(
+                one,
+                out,
+                resume=options.resume and (begun or len(runs) == 1),
+                gradient_check=options.gradient_check,
+                max_steps=options.max_steps,
+                report_to=options.report_to or (),
+                command=["dft-theory", *sys.argv[1:]],
+            )
+        except (WrongGradientError, StoppedError) as error:
+            print(f"dft-theory: {error}", file=sys.stderr)
+            return 1
+        if rank:
+            continue
+        for key, value in run.summary().items():
+            if isinstance(value, int | float | str):
+                print(f"  {key:16s} {value}")
+        if exam and processes > 1:  # the others would wait for the one that generates
+            again = shlex.join(["dft-theory", *sys.argv[1:]])
+            print(f"to evaluate it, in one process: {again} --resume")
+        elif exam:
+            _examine(exam, one, out)
+    return 0
+
+
+def _check_exam(exam: "Exam") -> None:
+    """Before hours of training. Raises: ImportError, FileNotFoundError for what it will lack."""
+    from dft_theory.llm.problems import load_problems
+
+    for library in ("math_verify", "pebble"):
+        importlib.import_module(library)
+    for problems in exam.problems:
+        try:
+            load_problems(problems, limit=exam.limit)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; or train alone: --no-evaluate") from error
+
+
+def _examine(exam: "Exam", recipe: "Recipe", out: Path) -> None:
+    from dft_theory.llm import load_pretrained
+    from dft_theory.llm.evaluation import COLUMNS, examine
+    from dft_theory.llm.generate import TransformersEngine
+
+    source = load_pretrained(str(out / "model"), dtype=getattr(torch, recipe.compute))
+    source.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    # Its folder may be moved, or named otherwise the next time.
+    engine = TransformersEngine(replace(source, name=recipe.name))
+    for name, found in examine(exam, engine, out / "evaluation").items():
+        print(f"{name}: {found}")
+    print(COLUMNS)
+
+
+def notebooks(options: argparse.Namespace) -> int:
+    """Names of the notebooks and how to open them, or all their cells executed anew."""
+    from dft_theory import catalog
+    from dft_theory.notebooks import NotebookError, execute, find, select
+
+    known = find()
+    chosen = select(known, options.names)
+    if not options.execute:
+        for page in chosen:
+            print(f"  {page.name:32s} {page.header.promise} {page.header.minutes} minutes.")
+        print("to open them in a browser: make notebooks; to run every cell: --execute")
+        return 0
+    for page in tqdm(chosen, desc="notebooks", disable=None, leave=False):
+        started = time.perf_counter()
+        try:
+            news = "written" if execute(page) else "unchanged"
+        except NotebookError as error:
+            print(f"FAILED {page.name}, which is left as it was: {error}", file=sys.stderr)
+            return 1
+        tqdm.write(f"  {page.name:32s} {news:9s} {time.perf_counter() - started:4.0f} s")
+    readme = chosen[0].source.with_name("README.md")
+    text = readme.read_text(encoding="utf-8")
+    results.write_text(readme, catalog.refreshed(text, catalog.blocks(readme.parents[1])))
     return 0
 
 
 def generate(options: argparse.Namespace) -> int:
     """Completions of problems by a model, kept in a folder; an interrupted call goes on."""
     from dft_theory.llm import load_pretrained
-    from dft_theory.llm.generate import BOXED, Sampling, TransformersEngine
+    from dft_theory.llm.generate import BOXED, Engine, Sampling, TransformersEngine, VllmEngine
     from dft_theory.llm.generate import generate as draw
     from dft_theory.llm.problems import load_problems
 
@@ -268,9 +333,15 @@ def generate(options: argparse.Namespace) -> int:
         seed=options.seed or 0,
         instruction="" if options.plain else BOXED,
     )
-    source = load_pretrained(options.model, dtype=getattr(torch, options.dtype))
-    source.model.to(options.device)
-    engine = TransformersEngine(source, batch=options.batch)
+    engine: Engine
+    if options.engine == "vllm":
+        engine = VllmEngine.load(
+            options.model, dtype=options.dtype, device=options.device, batch=options.batch
+        )
+    else:
+        source = load_pretrained(options.model, dtype=getattr(torch, options.dtype))
+        source.model.to(options.device)
+        engine = TransformersEngine(source, batch=options.batch)
     found = draw(engine, problems, sampling, options.out, part=options.part)
     print(
         f"{len(found)} completions in {options.out}; to score them: dft-theory grade {options.out}"
@@ -280,9 +351,15 @@ def generate(options: argparse.Namespace) -> int:
 
 def grade(options: argparse.Namespace) -> int:
     """Score completions, with two judges and intervals over problems."""
-    from dft_theory.llm.evaluation import compare, folder_scores, grade_folder
+    from dft_theory.llm.evaluation import COLUMNS, compare, folder_scores, grade_folder
 
     print(grade_folder(options.folder, seconds=options.seconds, workers=options.workers))
+    print(COLUMNS)
+    if options.training_data:
+        from dft_theory.llm.evaluation import training_data
+
+        for file, rows in training_data(options.folder).items():
+            print(f"{rows} rows in {file}")
     if options.against:
         found = compare(folder_scores(options.folder), folder_scores(options.against))
         print(f"minus {options.against}: {found.difference}, p = {found.p_value:.3g}, paired")
@@ -503,10 +580,26 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--objective", metavar="O", help="in place of the recipe's")
     verb.add_argument("--dry-run", action="store_true", help="print settings, memory and time")
     verb.add_argument("--out", metavar="FOLDER", type=Path, help="default: runs/RECIPE")
-    verb.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    verb.add_argument("--resume", action="store_true", help="go on, training or evaluating")
     verb.add_argument("--max-steps", type=int, metavar="N", help="a shorter run, schedule and all")
+    verb.add_argument(
+        "--seed",
+        type=int,
+        action="append",
+        metavar="N",
+        help="into FOLDER/seed-N; may be repeated; default: all of the recipe's, one after another",
+    )
+    verb.add_argument(
+        "--report-to", action="append", metavar="NAME", help="numbers also to tensorboard, wandb"
+    )
+    verb.add_argument("--no-evaluate", dest="evaluate", action="store_false")
     verb.add_argument("--no-gradient-check", dest="gradient_check", action="store_false")
     verb.set_defaults(run=train)
+
+    verb = verbs.add_parser("notebooks", help="list the notebooks, or execute them")
+    verb.add_argument("names", nargs="*", metavar="NOTEBOOK", help="names or numbers, such as 04")
+    verb.add_argument("--execute", action="store_true", help="run every cell and keep the output")
+    verb.set_defaults(run=notebooks)
 
     drawing = argparse.ArgumentParser(add_help=False)
     drawing.add_argument("--model", help="folder or hub id; default: SmolLM2-135M-Instruct")
@@ -519,6 +612,7 @@ def _parser() -> argparse.ArgumentParser:
     drawing.add_argument("--max-new-tokens", type=int, default=4096)
     drawing.add_argument("--seed", type=int, help="of the choice of problems and of the samples")
     drawing.add_argument("--plain", action="store_true", help="do not ask for a boxed answer")
+    drawing.add_argument("--engine", default="transformers", choices=("transformers", "vllm"))
     drawing.add_argument("--batch", type=int, default=64, help="sequences at a time")
     drawing.add_argument("--part", type=int, default=16, help="problems written at a time")
     drawing.add_argument("--device", default="cpu")
@@ -526,6 +620,9 @@ def _parser() -> argparse.ArgumentParser:
     scoring = argparse.ArgumentParser(add_help=False)
     scoring.add_argument(
         "--against", metavar="FOLDER", type=Path, help="a graded run to compare with"
+    )
+    scoring.add_argument(
+        "--training-data", action="store_true", help="keep what is right, and pairs, to train on"
     )
     scoring.add_argument("--seconds", type=float, default=5.0, help="limit of one comparison")
     scoring.add_argument("--workers", type=int, default=2, help="processes that compare")

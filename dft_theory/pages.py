@@ -1,5 +1,7 @@
 """A page that needs nothing but itself: one shape for all of them, checked before it is written."""
 
+import base64
+import hashlib
 import re
 from collections.abc import Sequence
 from html import escape
@@ -15,10 +17,18 @@ class PageError(ValueError):
 
 
 def page(
-    title: str, head: str, chapters: Sequence[tuple[str, str, str]], *, style: str = ""
+    title: str,
+    head: str,
+    chapters: Sequence[tuple[str, str, str]],
+    *,
+    style: str = "",
+    bar: str = "",
+    script: str = "",
 ) -> str:
     """The page of chapters (anchor, title, HTML) under a title and a head of HTML.
 
+    `bar` is HTML that stays in sight with the links. `script` is the one program of the page, and
+    the browser is told by its digest to run no other, and to load nothing at all.
     Raises: PageError for one that would load something.
     """
     contents = "".join(f'<a href="#{key}">{escape(name)}</a>' for key, name, _ in chapters)
@@ -31,14 +41,22 @@ def page(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy(script)}">'
         f"<title>{escape(title)}</title><style>{common}{style}</style></head><body>"
         f"<header><p class=kicker>dft_theory</p><h1>{escape(title)}</h1>{head}</header>"
-        f"<nav>{contents}</nav><main>{body}</main></body></html>\n"
+        f"<nav>{contents}{bar}</nav><main>{body}</main></body></html>\n"
     )
     loads = requests(whole)
     if loads:
         raise PageError(f"the page is not self-contained: it would load {loads[0]}")
-    return whole
+    return whole.replace("</body>", f"<script>{script}</script></body>") if script else whole
+
+
+def _policy(script: str) -> str:
+    """What a browser may do for the page: its own style, images inside, this script, no request."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    run = f"'sha256-{digest}'" if script else "'none'"
+    return f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {run}"
 
 
 def requests(page: str) -> list[str]:

@@ -1,12 +1,16 @@
-"""The ledger, the figures and the numbers as one HTML page that needs nothing but itself."""
+"""The page of the report and its ledger: the story, its chapters, what they rest on and cite."""
 
 import base64
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from PIL import Image
+
+from dft_theory import markdown
 from dft_theory.citations import citation, format_citation
 from dft_theory.claims import Verdict
 from dft_theory.mathml import mathml
@@ -43,36 +47,31 @@ class FigureItem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
-    """Prose and at most one table, both plain text."""
+class Chapter:
+    """A part of the page: its anchor, its title, one line of what is in it, and its HTML."""
 
+    key: str
     title: str
-    paragraphs: tuple[str, ...]
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
+    brief: str
+    html: str
 
 
-def render(
-    verdicts: Sequence[Verdict],
-    figures: Sequence[FigureItem],
-    sections: Sequence[Section],
-    environment: Mapping[str, Any],
-) -> str:
+def render(verdicts: Sequence[Verdict], chapters: Sequence[Chapter]) -> str:
     """The page. Every text is escaped, every formula is MathML, every image is inside.
 
     Raises: MathError for a statement that cannot be rendered, PageError for a page that would
     load something.
     """
-    known = {v.claim.name for v in verdicts}
-    chapters = [
-        ("ledger", "Ledger", _ledger(verdicts)),
-        ("figures", "Figures", "".join(_figure(f, known) for f in figures)),
-        *((f"section-{i}", s.title, _prose(s)) for i, s in enumerate(sections, start=1)),
-        ("environment", "Environment", _environment(environment)),
-        ("sources", "Sources", _sources(verdicts)),
-        ("cite", "How to cite", _citing(environment)),
-    ]
-    return page("Dynamic Fine-Tuning: the ledger", _story(verdicts), chapters)
+    contents = "".join(
+        f'<li><a href="#{c.key}">{escape(c.title)}</a> <span>{escape(c.brief)}</span></li>'
+        for c in chapters
+    )
+    head = f"{_story(verdicts)}<ol class=contents>{contents}</ol>"
+    return page(
+        "Dynamic Fine-Tuning: what it is, and when it helps",
+        head,
+        [(c.key, c.title, c.html) for c in chapters],
+    )
 
 
 def _story(verdicts: Sequence[Verdict]) -> str:
@@ -94,6 +93,8 @@ def _story(verdicts: Sequence[Verdict]) -> str:
         "<p>Dynamic Fine-Tuning multiplies each token by the stop-gradient of its own probability. "
         "The weight is gone, and what remains ascends the probabilities themselves.</p>"
         f"<div class=math>{mathml(RECTIFIED, display='block')}</div>"
+        '<p><a href="explorer.html">The explorer</a> beside this page has sliders for what the '
+        "weight does to one token.</p>"
         f"<p class=tally><b>{held} of {len(verdicts)}</b> claims hold, "
         f"<b>{rejected} of {declared}</b> wrong statements were rejected, "
         f"<b>{sum(v.cases for v in verdicts):,}</b> cases, "
@@ -104,7 +105,8 @@ def _story(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def _ledger(verdicts: Sequence[Verdict]) -> str:
+def ledger(verdicts: Sequence[Verdict]) -> Chapter:
+    """Every claim with its verdict, the claims that were reached in this run."""
     lead = (
         "<p>Each claim compares two sides computed by independent routes. <i>Worst</i> is the "
         "largest error as a fraction of the tolerance; <i>mutants</i> are wrong statements that "
@@ -118,7 +120,12 @@ def _ledger(verdicts: Sequence[Verdict]) -> str:
         f"{escape(text)}</label>"
         for key, text in choices
     )
-    return f"{lead}<p class=filter>{radios}</p>{''.join(_claim(v) for v in verdicts)}"
+    return Chapter(
+        key="ledger",
+        title="Ledger",
+        brief=f"{len(verdicts)} statements, each with its verdict, reached in this run",
+        html=f"{lead}<p class=filter>{radios}</p>{''.join(_claim(v) for v in verdicts)}",
+    )
 
 
 def _claim(v: Verdict) -> str:
@@ -169,48 +176,66 @@ def _fate(v: Verdict, mutant: str) -> str:
     return " <span class=without>(equivalent here)</span>" if mutant in v.equivalent else ""
 
 
-def _figure(item: FigureItem, known: set[str]) -> str:
+def figure(item: FigureItem, known: frozenset[str], *, folded: bool = False) -> str:
+    """A figure with its caption, links to the claims in `known`; `folded` hides the caption.
+
+    Raises: PageError for what is no PNG image.
+    """
+    if not item.png.startswith(_PNG):
+        raise PageError(f"figure {item.name} is not a PNG image")
     links = ", ".join(
         f'<a href="#{n}">{escape(n)}</a>' if n in known else escape(n) for n in item.claims
     )
-    if not item.png.startswith(_PNG):
-        raise PageError(f"figure {item.name} is not a PNG image")
-    data = base64.b64encode(item.png).decode()
-    # The width in the PNG header, at 300 dpi; half as large again as in print.
-    width = round(int.from_bytes(item.png[16:20], "big") / 300 * 96 * 1.5)
+    caption = f"{markdown.inline(item.caption)} <span class=cites>Claims: {links}</span>"
+    if folded:
+        caption = f"<details><summary>What is drawn</summary><p>{caption}</p></details>"
+    with Image.open(io.BytesIO(item.png)) as image:
+        small, (wide, high) = _compact(image), image.size
+    # At 300 dpi, half as large again as in print; both sizes, so that nothing moves later.
+    width, height = (round(n / 300 * 96 * 1.5) for n in (wide, high))
     return (
-        f'<figure id="figure-{escape(item.name)}"><h3>{escape(item.title)}</h3>'
+        f'<figure id="figure-{escape(item.name)}"><h4>{escape(item.title)}</h4>'
         f'<div class=scroll><img class="{"wide" if width > 600 else "narrow"}" width="{width}" '
-        f'alt="{escape(item.title)}" src="data:image/png;base64,{data}"></div>'
-        f"<figcaption>{escape(item.caption)} <span class=cites>Claims: {links}</span>"
-        "</figcaption></figure>"
+        f'height="{height}" alt="{escape(item.title)}" '
+        f'src="data:image/png;base64,{base64.b64encode(small).decode()}"></div>'
+        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
-def _prose(section: Section) -> str:
-    text = "".join(f"<p>{escape(p)}</p>" for p in section.paragraphs)
-    return text + (_table(section.columns, section.rows) if section.rows else "")
+def _compact(image: Image.Image) -> bytes:
+    """The image in 128 colours: a third of the bytes, the same look."""
+    content = io.BytesIO()
+    flat = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    flat.save(content, "PNG", optimize=True)
+    return content.getvalue()
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(c)}</th>" for c in columns)
-    head = f"<tr>{head}</tr>" if head else ""
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<div class=scroll><table>{head}{body}</table></div>"
-
-
-def _environment(environment: Mapping[str, Any]) -> str:
+def environment(found: Mapping[str, Any]) -> Chapter:
+    """What the numbers of this run were made with."""
     rows = []
-    for key, value in environment.items():
+    for key, value in found.items():
         if isinstance(value, Mapping):
             text = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
         else:
             text = "" if value is None else str(value)
         if text and text != "[]":
-            rows.append((key.replace("_", " "), text))
-    return _table((), rows)
+            rows.append([escape(key.replace("_", " ")), escape(text)])
+    return Chapter(
+        key="environment",
+        title="Environment",
+        brief="versions and machine of this run",
+        html=markdown.table([], rows),
+    )
+
+
+def sources(verdicts: Sequence[Verdict], found: Mapping[str, Any]) -> Chapter:
+    """The works that the claims cite, and how to cite the method and this page."""
+    return Chapter(
+        key="sources",
+        title="Sources",
+        brief="the works cited, and how to cite this one",
+        html=f"{_sources(verdicts)}<h3>How to cite</h3>{_citing(found)}",
+    )
 
 
 def _sources(verdicts: Sequence[Verdict]) -> str:

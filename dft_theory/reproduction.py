@@ -1,56 +1,60 @@
 """`dft-theory reproduce`: from verdicts to the page, with every figure and the real model."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from dft_theory import catalog, provenance, report, results
+from dft_theory import chapters, explorer, markdown, provenance, report, results
 from dft_theory.claims import Verdict
 from dft_theory.figures import base
-from dft_theory.objectives import MIXTURES, OBJECTIVES, dft, objectives, sft
+from dft_theory.objectives import dft, objectives, sft
 
 DEMONSTRATIONS = 4
 
 
 def write_report(verdicts: Sequence[Verdict], folder: Path) -> Path:
-    """Draw the figures, check the real model, and write `folder/index.html` whole."""
-    figures = draw_all()
-    sections = (*catalogue(), real_model())
-    page = report.render(verdicts, figures, sections, provenance.manifest("dft-theory reproduce"))
+    """Draw the figures, check the real model, and write `folder/index.html` and the explorer."""
+    items = {item.name: item for item in draw_all()}
+    made = provenance.manifest("dft-theory reproduce")
+    page = assemble(verdicts, items, real_model(), made, folder)
+    results.write_text(folder / "explorer.html", explorer.render())
     return results.write_text(folder / "index.html", page)
 
 
-def catalogue() -> tuple[report.Section, ...]:
-    """Every objective, a table for each family, with the remark a user should read first."""
-    return (
-        *(
-            report.Section(
-                title=catalog.SHORT[family],
-                paragraphs=(f"{heading}.",),
-                columns=("objective", "weight w, target A", "reads", "potential", "", "remark"),
-                rows=tuple(
-                    (
-                        f"{o.title} [{o.name}]",
-                        o.equation,
-                        catalog.reads(o),
-                        "yes" if o.potential else "none",
-                        o.cite,
-                        o.note,
-                    )
-                    for o in OBJECTIVES
-                    if o.family == family
-                ),
-            )
-            for family, heading in catalog.FAMILIES.items()
-        ),
-        report.Section(
-            title="Hybrids",
-            paragraphs=("Demonstrations and rollouts mixed: sums of the objectives above.",),
-            columns=("mixture", "", "remark"),
-            rows=tuple((f"{m.title} [{m.name}]", m.cite, m.note) for m in MIXTURES),
-        ),
+def assemble(
+    verdicts: Sequence[Verdict],
+    items: Mapping[str, report.FigureItem],
+    measured: str,
+    made: Mapping[str, Any],
+    folder: Path,
+) -> str:
+    """The chapters in their order, as one page in `folder`; figures by name."""
+    root = base.find_folder().parent
+    known = frozenset(v.claim.name for v in verdicts)
+
+    def folded(name: str) -> str:
+        return report.figure(items[name], known, folded=True) if name in items else ""
+
+    rest = [name for name in items if name not in chapters.shown()]
+    return report.render(
+        verdicts,
+        [
+            chapters.should(root),
+            chapters.experiments(root, folded),
+            chapters.real_model(root, folded, measured),
+            chapters.figures(rest, lambda name: report.figure(items[name], known)),
+            report.ledger(verdicts),
+            chapters.catalogue(),
+            chapters.peers(root),
+            chapters.engine(root),
+            chapters.step_through(root.resolve(), folder.resolve()),
+            report.environment(made),
+            report.sources(verdicts, made),
+        ],
     )
 
 
@@ -72,16 +76,13 @@ def draw_all() -> list[report.FigureItem]:
     return items
 
 
-def real_model() -> report.Section:
+def real_model() -> str:
     """The identity at every response token of a few real solutions, measured now.
 
-    Where the model or the libraries are missing, the section says what to install instead.
+    Where the model or the libraries are missing, it says what to install instead.
     """
-    title = "A real model, real text"
     if importlib.util.find_spec("transformers") is None:
-        return report.Section(
-            title=title, paragraphs=("Not measured: install the extra `dft-theory[llm]`.",)
-        )
+        return markdown.html("Not measured: install the extra `dft-theory[llm]`.")
     from dft_theory.llm.data import load_demonstrations
     from dft_theory.llm.pretrained import MissingModelError, load_pretrained
     from dft_theory.llm.token_identity import check
@@ -89,7 +90,7 @@ def real_model() -> report.Section:
     try:
         source = load_pretrained()
     except MissingModelError as error:
-        return report.Section(title=title, paragraphs=(f"Not measured: {error}",))
+        return f"<p>Not measured: {escape(str(error))}</p>"
     chosen = load_demonstrations(limit=DEMONSTRATIONS)
     bar = tqdm(chosen, desc="real model", disable=None, leave=False)
     checks = [c for d in bar for c in check(source, d, (sft, objectives["power-0.5"], dft))]
@@ -97,7 +98,7 @@ def real_model() -> report.Section:
     for name, precision in dict.fromkeys((c.objective, c.precision) for c in checks):
         group = [c for c in checks if (c.objective, c.precision) == (name, precision)]
         rows.append(
-            (
+            [
                 name,
                 precision,
                 str(sum(c.tokens for c in group)),
@@ -105,18 +106,15 @@ def real_model() -> report.Section:
                 f"{max(c.hidden for c in group):.2g}",
                 f"{min(c.mutant for c in group):.1e}",
                 "holds" if all(c.holds for c in group) else "FAILS",
-            )
+            ]
         )
     vocabulary = source.model.get_input_embeddings().num_embeddings
-    return report.Section(
-        title=title,
-        paragraphs=(
-            f"{source.name} on {len(chosen)} solutions from {chosen.source} ({chosen.split}). At "
-            "every response token the gradient of the training objective, by autograd, is compared "
-            f"with the policy gradient summed over all {vocabulary:,} next tokens, in the logits "
-            "and in the last hidden state. Deviations are fractions of the tolerance (at most 1 "
-            "conforms); the mutant drops 1/pi and must exceed 1.",
-        ),
-        columns=("objective", "precision", "tokens", "logits", "hidden", "mutant", "verdict"),
-        rows=tuple(rows),
+    lead = (
+        f"{source.name} on {len(chosen)} solutions from {chosen.source} ({chosen.split}). At "
+        "every response token the gradient of the training objective, by autograd, is compared "
+        f"with the policy gradient summed over all {vocabulary:,} next tokens, in the logits "
+        "and in the last hidden state. Deviations are fractions of the tolerance (at most 1 "
+        "conforms); the mutant drops 1/pi and must exceed 1."
     )
+    head = ["objective", "precision", "tokens", "logits", "hidden", "mutant", "verdict"]
+    return f"<p>{escape(lead)}</p>{markdown.table(head, rows)}"

@@ -1,14 +1,17 @@
 """Training runs of the paper as recipes, with its numbers, and a small one for a laptop.
 
 `dft-theory list` names them, `dft-theory train NAME --dry-run` prints one, without weights and
-without a network. The text of the paper and its code describe different runs: a recipe follows the
-text, `official` makes of it what the code does.
+without a network. Public corpora (`hub:`) are loaded by a run alone: from `<name>/<split>.jsonl` in
+the folder that DFT_THEORY_DATA names, where that is there, else over the network. Their columns are
+in `dft_theory.llm.corpus.PUBLIC`. The text of the paper and its code describe different runs: a
+recipe follows the text, `official` makes of it what the code does.
 """
 
 from dataclasses import replace
 
 from dft_theory import paper
-from dft_theory.llm.recipe import Cell, Corpus, Recipe
+from dft_theory.llm.generate import Sampling
+from dft_theory.llm.recipe import Cell, Corpus, Exam, Recipe, Rollouts
 
 QWEN = "Qwen2.5-Math-1.5B"
 MODELS = {
@@ -35,7 +38,11 @@ COMMON = (
     "precision, the code updates bfloat16 weights",
     "a step divides by its target tokens; the code adds the means of its micro-batches, so that "
     "its gradient norms are as many times larger and clipping at 1.0 bites sooner",
-    "demonstrations that fill no batch are drawn once, before the first epoch",
+    "demonstrations that fill no batch are drawn once, before the first epoch; the code draws them "
+    "anew in each",
+    "a response ends as the chat template ends a turn, with the line break that may follow; the "
+    "code appends the tokenizer's end-of-text token",
+    "a gradient norm that is no number stops the run; the code leaves out the step",
     "problems are asked under the tokenizer's own chat template and answers compared by "
     "math-verify; the paper used a fixed prompt and its harness's own comparison",
 )
@@ -60,9 +67,9 @@ def smoke() -> Recipe:
     """Minutes on a laptop: whether everything works, not whether anything is learned."""
     return Recipe(
         name="smoke",
-        title="SmolLM2-135M on 40 word problems, five steps",
+        title="SmolLM2-135M on 64 word problems, eight steps, asked 16 others",
         model="smollm2-135m-instruct",
-        corpus=Corpus(source="default", rows=44, tokens=220),
+        corpus=Corpus(source="default", rows=68, tokens=220),
         objective="dft",
         batch=8,
         micro_batch=4,
@@ -70,8 +77,11 @@ def smoke() -> Recipe:
         compute="float32",
         checkpointing=False,
         gpus=1,
-        evaluate_on=("sample",),
-        deviations=("five steps on 40 demonstrations: it shows that a run works, no effect",),
+        evaluation=Exam(
+            problems=("sample",),
+            sampling=Sampling(samples=1, temperature=0.0, max_new_tokens=192),
+        ),
+        deviations=("eight steps on 64 demonstrations: it shows that a run works, no effect",),
     )
 
 
@@ -92,7 +102,15 @@ def table_1(model: str, objective: str) -> Recipe:
 
 
 def official(recipe: Recipe) -> Recipe:
-    """The same run as the paper's code does it, where the code is not what the text says."""
+    """The same run as the paper's code does it, where the code is not what the text says.
+
+    Source: github.com/yongliang-wu/DFT, verl/verl/trainer/fsdp_dft_trainer.py and
+    verl/verl/trainer/config/sft_trainer.yaml at commit 86f2a00, README.md at 0622902. AdamW has all
+    parameters in one group, norms and biases decay as well (0.01, betas 0.9 and 0.95); the cosine
+    goes to 0 after int(0.1 steps) steps of warm-up; a micro-batch is differentiated before it is
+    divided by their number; the sum is clipped at 1.0. That trainer also raises the weight to a
+    power by kind of token (sa_dft, on by default), which the paper knows nothing of: not followed.
+    """
     replaced = (RANDOM, *COMMON[1:3])
     return replace(
         recipe,
@@ -110,7 +128,13 @@ def official(recipe: Recipe) -> Recipe:
     )
 
 
-def table_2(objective: str, method: str) -> Recipe:
+SAMPLED = (
+    "{} has to be made first: four completions of each of 100,000 questions at temperature 1, "
+    "graded (dft-theory generate --samples 4, then dft-theory grade --training-data); {}"
+)
+
+
+def table_2(objective: str, method: str, table: str = "2") -> Recipe:
     """Offline: the base model's own samples that are right, on four answers to each question."""
     return replace(
         table_1(QWEN, "dft"),
@@ -118,13 +142,78 @@ def table_2(objective: str, method: str) -> Recipe:
         title=f"{QWEN} by {objective.upper()} on its own accepted samples",
         corpus=Corpus(source="accepted-samples.jsonl", rows=140_000),
         objective=objective,
-        expected=_cells("2", QWEN, method),
+        expected=_cells(table, QWEN, method),
         deviations=(
-            "accepted-samples.jsonl has to be made first: four completions of each of 100,000 "
-            "questions at temperature 1 (dft-theory generate), those graded right, as question and "
-            "answer; about 140,000 are reported, the exact number is not",
+            SAMPLED.format(
+                "accepted-samples.jsonl", "about 140,000 are reported, the exact number is not"
+            ),
             "version 1 says 10,000 questions, from which 140,000 samples cannot come",
+            *(
+                ("which of iw-SFT's weights was taken, and what clamp, is not stated",)
+                if objective.startswith("iw-sft")
+                else ()
+            ),
             *COMMON,
+        ),
+        paper=f"Table {table[0]}" + (", version 1" if "v1" in table else ""),
+    )
+
+
+def table_2_dpo() -> Recipe:
+    """Offline: a right against a wrong sample of the base model, by TRL's DPO trainer."""
+    return replace(
+        table_1(QWEN, "dft"),
+        name="table-2-dpo",
+        title=f"{QWEN} by DPO on its own right and wrong samples",
+        corpus=Corpus(source="preference-pairs.jsonl", rows=100_000, holds="pairs"),
+        objective="dpo-0.1",
+        rate=1e-6,
+        warmup=0.05,
+        batch=128,
+        micro_batch=2,
+        expected=_cells("2", QWEN, "dpo"),
+        spread="no seeds or intervals are published",
+        deviations=(
+            SAMPLED.format(
+                "preference-pairs.jsonl",
+                "one pair a question here, which gives fewer than the 100,000 that are reported "
+                "where all four are right or all are wrong: set rows to what there is",
+            ),
+            "TRL's trainer; the paper used ms-swift, and names no beta: 0.1, the default of both",
+            "a step is the mean over its pairs; the optimizer's settings are the main run's",
+            *COMMON[:2],
+            COMMON[-1],
+        ),
+        paper="Table 2",
+    )
+
+
+def table_2_grpo() -> Recipe:
+    """Online: four answers to each question, graded and compared, by TRL's GRPO trainer."""
+    return replace(
+        table_1(QWEN, "dft"),
+        name="table-2-grpo",
+        title=f"{QWEN} by GRPO on graded answers of its own",
+        corpus=replace(MATH, holds="problems"),
+        objective="grpo-0.2-0.2",
+        rate=1e-6,
+        max_length=4096,
+        rollouts=Rollouts(group=4, tokens=3072),
+        expected=_cells("2", QWEN, "grpo"),
+        spread="no seeds or intervals are published",
+        deviations=(
+            "TRL's trainer, drawing with transformers' generation; the paper used verl, and its "
+            "batch of 256 is read as verl counts, in questions: 1024 answers a step",
+            "clip (0.2 on both sides), distance to a reference (none), length of answers (3072 "
+            "tokens) and number of steps (one epoch) are not stated",
+            "a step is the mean over its tokens, and one generation serves one step, so that no "
+            "ratio is clipped",
+            "questions are those of NuminaMath-CoT with a boxed answer; which were asked, under "
+            "which prompt and how they were graded is not stated: the evaluation's prompt, and 1 "
+            "for an answer that math-verify finds equal",
+            "TRL divides an advantage by its group's standard deviation plus 1e-4",
+            *COMMON[:2],
+            COMMON[-1],
         ),
         paper="Table 2",
     )
@@ -137,16 +226,18 @@ def table_3(model: str, objective: str) -> Recipe:
         name=f"table-3-{model.lower()}-{objective}",
         title=f"{model} by {objective.upper()} on UltraFeedback",
         model=MODELS[model],
-        corpus=Corpus(source="ultrafeedback.jsonl", rows=10_000),
+        corpus=Corpus(
+            source="hub:HuggingFaceH4/ultrafeedback_binarized", rows=10_000, choice="random"
+        ),
         warmup=0.05,
         batch=16,
         micro_batch=2,
-        evaluate_on=(),
+        evaluation=None,
         expected=_cells("3", model, objective),
         spread="no seeds or intervals are published",
         deviations=(
-            "ultrafeedback.jsonl has to be made first: prompt and best-rated answer as question "
-            "and answer; which 10,000 prompts is not stated",
+            "which 10,000 prompts is not stated: a random draw of the 61,135 of the split "
+            "train_sft, whose chosen answer is the best rated of four, whatever they ask for",
             "HumanEval, HumanEval+ and MultiPL-E run code: score the trained model with their own "
             "harnesses; how the paper decoded is not stated",
             *COMMON[:-1],
@@ -178,13 +269,16 @@ def table_8(objective: str) -> Recipe:
         table_1(QWEN, objective),
         name=f"table-8-{objective}",
         title=f"{QWEN} by {objective.upper()} on OpenR1-Math, three epochs",
-        corpus=Corpus(source="openr1-math.jsonl", rows=45_000, tokens=1500),
+        corpus=Corpus(
+            source="hub:Elliott/Openr1-Math-46k-8192", rows=45_000, choice="random", tokens=1500
+        ),
         epochs=3,
         expected=_cells("8", QWEN, objective),
         spread="no seeds or intervals are published",
         deviations=(
-            "openr1-math.jsonl has to be made first, from the 45,000 or so verified solutions of "
-            "at most 8192 tokens that LUFFY selected; the exact number is not stated",
+            "of the verified solutions of at most 8192 tokens that LUFFY selected, about 45,000 "
+            "are reported and the exact number is not; their system prompt is left out, as the "
+            "paper's other runs have none of their own",
             "the length limit is not stated; at 2048, the limit of the other runs, most of these "
             "solutions lose their end",
             *COMMON,
@@ -204,8 +298,8 @@ def table_9(model: str, objective: str) -> Recipe:
         spread="no seeds or intervals are published",
         deviations=(
             RANDOM,
-            "rank 8 is stated; alpha (here 16), adapted layers (here all linear ones), dropout "
-            "(here none) and the rate (here that of full training) are not",
+            "rank 8 is stated; alpha (16), adapted layers (all linear ones) and dropout (none) are "
+            "the code's defaults, the rate (here that of full training) is not stated",
             *_model(model),
             *COMMON,
         ),
@@ -233,7 +327,7 @@ def figure_2(objective: str) -> Recipe:
         name=f"figure-2-{objective}",
         title=f"{QWEN} by {objective.upper()}, for its token probabilities",
         checkpoints=(),
-        evaluate_on=(),
+        evaluation=None,
         deviations=(
             RANDOM,
             "the figure's values are not published, nor of which demonstrations they are: draw "
@@ -266,15 +360,17 @@ def natural_questions(objective: str) -> Recipe:
         table_1(QWEN, objective),
         name=f"natural-questions-{objective}",
         title=f"Natural Questions by {objective.upper()}",
-        corpus=Corpus(source="natural-questions.jsonl", rows=87_925, tokens=60),
+        corpus=Corpus(
+            source="hub:google-research-datasets/nq_open", rows=87_925, choice="random", tokens=60
+        ),
         max_length=512,
-        evaluate_on=(),
+        evaluation=None,
         expected=_cells("nq", "not stated", objective),
         spread="no seeds or intervals are published",
         deviations=(
             "model, rows, rate, batch, prompt and metric are not stated: these are the main run's, "
             "on the training split of the open version",
-            "natural-questions.jsonl has to be made first, with question and answer",
+            "of several answers the first is trained on",
             *COMMON[:-1],
         ),
         paper="section 4.5",
@@ -290,6 +386,9 @@ RECIPES: tuple[Recipe, ...] = (
     *map(official, MAIN),
     table_2("sft", "rft"),
     table_2("dft", "dft on accepted samples"),
+    table_2("iw-sft-geometric-mean-clamp-0-16", "iw-sft on accepted samples", "2-v1"),
+    table_2_dpo(),
+    table_2_grpo(),
     *(table_3(m, o) for m in ("Qwen2.5-3B", "Qwen2.5-Coder-3B", "Qwen2.5-Coder-7B") for o in BOTH),
     *map(table_5, ("dft-sequence", "dft-geometric", "dft")),
     *map(table_8, BOTH),

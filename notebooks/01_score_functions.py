@@ -13,12 +13,13 @@
 # %% [markdown]
 # # Score functions and importance weights
 #
+# *Scores, importance weights and the stop-gradient, by hand on three tokens.*
+# 20 minutes. Needs softmax, gradients and expectations.
+#
 # Everything in this series is made of three tools: the **score** $\nabla_\theta \log \pi_\theta$,
 # the **importance weight**, and the **stop-gradient**. This page works each of them out by hand on
-# a table of three tokens and then lets the package check it.
-#
-# You need: softmax, gradients, expectations. Time: 15 to 20 minutes. The pages that follow use
-# the same three tools on whole responses.
+# a table of three tokens and then lets the package check it. The pages that follow use the same
+# three tools on whole responses.
 
 # %%
 # %matplotlib inline
@@ -121,6 +122,10 @@ with style.use():
 # It has two consequences. Training on a model's own unfiltered samples with cross-entropy does
 # nothing on average. And a constant may be subtracted from any reward (a *baseline*) without
 # changing the mean gradient.
+#
+# The package states such facts as *claims*. A line that begins with "ok" says that both sides of a
+# claim, computed on independent routes, agree on all cases, and that wrong versions of it ("mutants")
+# do not.
 
 # %%
 print("largest entry of the mean score below 1e-15:", bool((p @ scores).abs().max() < 1e-15))
@@ -179,8 +184,9 @@ for name, q in (("point mass on a", demonstrations), ("uniform", uniform), ("pi 
 print(dt.claim("importance-weights-average-to-one").verify())
 
 # %% [markdown]
-# The mean is always right. The price is the spread: $\mathrm{Var}_\pi(w) = \sum_y q(y)^2 / \pi(y)
-# - 1$, which for the point mass is $1/\pi(a) - 1 = 9$. Kish's *effective sample size* says how many
+# The mean is always right. The price is the spread,
+# $\mathrm{Var}_\pi(w) = \mathbb{E}_\pi[w^2] - 1 = \sum_y q(y)^2 / \pi(y) - 1$,
+# which for the point mass is $1/\pi(a) - 1 = 9$. Kish's *effective sample size* says how many
 # equally weighted draws a weighted set is worth: $\mathrm{ESS} = (\sum_i w_i)^2 / \sum_i w_i^2$.
 #
 # The picture runs the estimator. The mean of $w$ must be 1. For $\pi(a) = 0.1$ a thousand draws
@@ -295,7 +301,7 @@ with style.use():
 # %% [markdown]
 # What can be read and compared is a **potential**: a function whose true gradient, without any
 # stop-gradient, is that of the surrogate. For DFT it is $-p$, for SFT $-\log p$. Not every
-# objective has one.
+# objective has one ([05 A zoo in one frame](05_a_zoo_in_one_frame.ipynb)).
 
 # %%
 t = policy.stats(prompt, policy.responses()[:1])
@@ -343,9 +349,9 @@ print(dt.claim("sft-logit-gradient").check_attempt(sft_gradient))
 #
 # </details>
 #
-# **2.** The score from a probability. `case.probs` holds $\pi(y)$ of all responses with its graph,
-# `case.held_probs` the same as constants, `case.index` is the place of $y^\star$, and
-# `case.gradient(value)` differentiates in the parameters.
+# **2.** The score of $y^\star$ from its probability. `case.probs` holds $\pi(y)$ of all responses
+# with its graph, `case.held_probs` the same as constants, `case.index` is the place of $y^\star$,
+# and `case.gradient(value)` differentiates in the parameters.
 
 
 # %%
@@ -385,8 +391,8 @@ print(dt.claim("effective-sample-size-of-weights").check_attempt(ess))
 #
 # </details>
 #
-# **4.** The gradient of $\mathrm{sg}(\pi) / \pi$, which is 1 everywhere. `case.scores` holds the
-# score of every response, $[N, D]$.
+# **4.** The gradient of $\mathrm{sg}(\pi) / \pi$ at $y^\star$, where $\pi = \pi(y^\star)$. Its value
+# is always 1. `case.scores` holds the score of every response, $[N, D]$.
 
 
 # %%

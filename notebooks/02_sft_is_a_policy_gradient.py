@@ -13,12 +13,13 @@
 # %% [markdown]
 # # SFT is a policy gradient
 #
+# *The proof, the enumeration, and what 1/π does and does not mean.*
+# 20 minutes. Needs [01 Score functions](01_score_functions.ipynb).
+#
 # The gradient of supervised fine-tuning can be written as an on-policy policy gradient with reward
 # $\mathbf{1}[y = y^\star]$ and importance weight $1/\pi_\theta(y \mid x)$. The DFT paper (Wu et al.,
 # arXiv 2508.05629) starts from this identity. This page proves it, enumerates it, and then asks
 # what the weight $1/\pi$ does and does not explain.
-#
-# You need: [01 Score functions](01_score_functions.ipynb). Time: 15 to 20 minutes.
 
 # %%
 # %matplotlib inline
@@ -127,8 +128,9 @@ for each in (
 # = -\,\mathbb{E}_{y \sim \pi_\theta}\left[\frac{q(y \mid x)}{\pi_\theta(y \mid x)}\,
 # \nabla_\theta \log \pi_\theta(y \mid x)\right].$$
 #
-# With several right answers the indicator becomes a ratio. The paper writes one $y^\star$ for each
-# prompt; equation (5) read literally for a prompt with two different answers is false.
+# With several right answers the indicator becomes a ratio. The right side of the paper's equation
+# (5) averages over prompts alone and contains one $y^\star$ for each. For a prompt with two different
+# answers no choice of that one makes it true in general.
 
 # %%
 print(dt.claim("data-average-is-a-sum-over-responses").verify())
@@ -166,8 +168,8 @@ print(dt.claim("any-proposal-gives-the-identity").verify())
 # ## 5. What $1/\pi$ does not mean (ii): the gradient does not explode
 #
 # The weight grows without bound as $\pi(y^\star) \to 0$. It multiplies something that is drawn with
-# probability $\pi(y^\star)$, and the product is 1. What is left is the score. In the logits of one
-# token it is $e_y - p$ with squared norm
+# probability $\pi(y^\star)$, and the product is 1. What is left is the score. In the $V$ logits $z$
+# of one token, with $p$ for the vector of its probabilities, it is $e_y - p$ with squared norm
 #
 # $$\Vert e_y - p \Vert^2 = (1 - p_y)^2 + \sum_{v \neq y} p_v^2.$$
 #
@@ -206,7 +208,8 @@ print(dt.claim("dft-gradient-vanishes-on-rare-tokens").verify())
 #   variance is at most $2T$ in the logits of $T$ tokens.
 # - **DFT does not improve it.** Multiplying $\hat g$ by the constant $\pi(y^\star)$ divides its
 #   mean and its standard deviation by the same number. The relative variance stays $1/\pi - 1$.
-# - **Nobody could run it.** For a relative error $\epsilon$ it takes $(1/\pi - 1)/\epsilon^2$ draws.
+# - **On long responses nobody could run it.** The mean of $n$ draws has $1/n$ of the variance. For a
+#   relative error $\epsilon$ it takes $(1/\pi - 1)/\epsilon^2$ draws.
 
 # %%
 print("          mean norm     variance   variance / mean^2    1/pi - 1")
@@ -224,7 +227,8 @@ print(dt.claim("used-sft-variance-is-bounded").verify())
 # ![Variance of the sampled estimators and of the gradient that is used](../paper_figures/out/estimator_variance.png)
 #
 # (a) The variance of the sampled estimator falls with the weight. (b) Relative to its mean it is one
-# curve for all. (c) The gradient that training uses has none of it.
+# curve for all. (c) The gradient that training uses has none of it: what varies there is which
+# demonstration comes next (stars), whatever $\pi$.
 
 # %% [markdown]
 # ## 7. What $1/\pi$ does mean
@@ -232,7 +236,8 @@ print(dt.claim("used-sft-variance-is-bounded").verify())
 # Three true statements remain.
 #
 # **It is the implied reward.** If an update with token weight $w(p)$ is *read* as a policy gradient,
-# its reward for the demonstrated token is $w(p)/p$. For SFT that is $1/p$, for DFT it is $1$. The
+# its reward for the demonstrated token is $w(p)/p$: the token is drawn with probability $p$, and
+# $p \cdot w(p)/p$ is the weight. For SFT the reward is $1/p$, for DFT it is $1$. The
 # left panel shows the reward, the right panel what reaches the target's logit, $w(p)\,(1 - p)$.
 
 # %%
@@ -259,7 +264,7 @@ with style.use():
 # $\mathbb{E}_{y \sim \pi}[(q/\pi)\, s] = 0$. With $\pi = q$ the ratio is the constant 1, and the
 # score has mean zero: SFT rests at the distribution of the demonstrations. Take the $1/\pi$ away and
 # $q$ is a reward like any other; a policy that collects rewards ends at its largest value. DFT
-# learns the mode.
+# learns the mode, the most frequent answer ([04 Dynamics](04_dynamics.ipynb)).
 
 # %%
 for name in ("weight-is-reward-times-probability", "sft-fits-the-data", "dft-learns-the-mode"):

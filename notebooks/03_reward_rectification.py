@@ -13,13 +13,14 @@
 # %% [markdown]
 # # Reward rectification: from SFT to DFT
 #
+# *DFT, its potential, tokens against sequences, and equations (1) to (13) with their misprints.*
+# 20 minutes. Needs [01 Score functions](01_score_functions.ipynb) and
+# [02 SFT is a policy gradient](02_sft_is_a_policy_gradient.ipynb).
+#
 # Dynamic Fine-Tuning (DFT; Wu et al., arXiv 2508.05629) multiplies the loss of each token by the
 # stop-gradient of its probability. This page derives what that descends, separates the loss that
 # is derived (one weight for a response) from the loss that is used (one weight for each token),
 # and goes through the paper's equations (1) to (13) with their misprints.
-#
-# You need: [01 Score functions](01_score_functions.ipynb) and
-# [02 SFT is a policy gradient](02_sft_is_a_policy_gradient.ipynb). Time: 15 to 20 minutes.
 
 # %%
 # %matplotlib inline
@@ -61,7 +62,8 @@ def show(equation: str, *names: str) -> None:
 #
 # SFT's gradient is $-\mathbb{E}_{y \sim \pi_\theta}[w\, r\, \nabla_\theta \log \pi_\theta(y \mid x)]$
 # with $r = \mathbf{1}[y = y^\star]$ and $w = 1/\pi_\theta(y \mid x)$. To *rectify* the reward, multiply
-# by $1/w = \pi_\theta(y \mid x)$ and hold it constant, so that it acts as a number:
+# by $1/w = \pi_\theta(y \mid x)$ and hold it constant, so that it acts as a number. Only the term
+# $y = y^\star$ counts, so the factor leaves the expectation:
 #
 # $$\nabla_\theta \mathcal{L}_{\mathrm{DFT}}
 # = -\,\mathrm{sg}(\pi_\theta(y^\star \mid x))\, \nabla_\theta \log \pi_\theta(y^\star \mid x).$$
@@ -151,7 +153,10 @@ print(f"closed form of the second cosine: {float(table_cosine(case)):.4f}")
 
 # %% [markdown]
 # The sequence weight and the geometric mean keep SFT's direction. The token weights turn it, away
-# from the third token, which SFT pulls hardest. Neither form approximates the other.
+# from the third token, which SFT pulls hardest. Neither of the two losses, with one weight for the
+# sequence or one for each token, approximates the other. The closed form of the cosine, below, is
+# that of a table, in which no two positions share a parameter. In it $p_t$ is the probability of
+# the token and $\pi_t$ the whole distribution at its position.
 
 # %%
 show("", "token-dft-is-not-sequence-dft", "same-direction-for-one-token-only")
@@ -182,12 +187,14 @@ with style.use():
     display(figure)
 
 # %% [markdown]
-# On real solutions (GSM8K, read by a model of 135M parameters) it happens to more than half:
+# Of real solutions (64 of GSM8K, read by a model of 135M parameters) more than half have the weight
+# 0:
 #
 # ![Sequence weights of real solutions](../paper_figures/out/real_model_sequences.png)
 #
 # The paper compared the levels (version 3, Table 5). The form that follows from the derivation ends
-# below the untrained model, and the form that works is the one that does not follow from it.
+# no better than the untrained model, and the form that works is the one that does not follow from
+# it.
 
 # %%
 table = paper.table("5")
@@ -268,7 +275,7 @@ show("(13)", "sequence-dft-by-finite-differences")
 # | version 1, (7) | the averaged gradient times one weight | the weight inside the expectation |
 # | version 3, (7), left side | $\nabla \mathcal{L}_{\mathrm{SFT}}$ | $\nabla \mathcal{L}_{\mathrm{DFT}}$ |
 # | version 1, (8) | no minus sign; $y^\star_t$ without history | $-\mathrm{sg}(\pi(y^\star \mid x)) \log \pi(y^\star \mid x)$ |
-# | version 3, section 4.2 | (7), for the sparse reward | (6) |
+# | version 3, section 4.2 | cites (7) for the sparse reward | (6) |
 # | version 3, A.3 | "the target token" | the whole response, or a response of one token |
 # | (9) and the code | sum over tokens | the trainer: mean over the tokens of a micro-batch |
 
@@ -292,8 +299,9 @@ show("", "likely-demonstrations-dominate")
 #   of $p$ and the negative log-likelihood.
 # - **Mean and sum are mixed up.** Over accumulated micro-batches a mean of means is not the mean:
 #   divide by the token count of the whole batch.
-# - **A rare token must be learned** (a format, a special token). DFT gives it a weight near 0; see
-#   `with_floor` and SFT first, in the package.
+# - **A rare token must be learned** (a format, a special token). DFT gives it a weight near 0. A
+#   floor for the weight helps (`with_floor` in `dft_theory/objectives/schedules.py`), or some SFT
+#   first (`switch`, in the same place).
 # - **The result is credited to the derivation.** What works in Table 5 is the re-weighting of
 #   tokens, which the derivation does not produce.
 
@@ -351,8 +359,8 @@ print(dt.claim("token-dft-ascends-expected-hits").check_attempt(token_gradient))
 #
 # </details>
 #
-# **3.** Equation (7) for three demonstrations, `batch(case)` being their places. Below is the
-# first version: `batch_gradient(case, dt.sft)` is the averaged SFT gradient.
+# **3.** Equation (7) as the average over three demonstrations, `batch(case)` being their places.
+# Below is the paper's first version: `batch_gradient(case, dt.sft)` is the averaged SFT gradient.
 
 
 # %%

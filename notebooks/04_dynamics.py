@@ -13,6 +13,9 @@
 # %% [markdown]
 # # Dynamics: how fast, and where it ends
 #
+# *Escape times, end points and calibration in closed form, beside the differential equation.*
+# 20 minutes. Needs the first lines of [00 Start here](00_start_here.ipynb).
+#
 # An objective is a direction at every point. What a model learns is where these directions lead,
 # and how long the way takes. In general neither can be written down. In one case both can: a table
 # of logits for one prompt, under plain gradient descent with small steps. This page derives the two
@@ -23,8 +26,6 @@
 #   under SFT and like $1/p_0$ under DFT.
 # - **Where to:** from demonstrations that disagree, SFT learns their frequencies and DFT only the
 #   most frequent one.
-#
-# Twenty minutes. It needs the first lines of [00 Start here](00_start_here.ipynb) and no more.
 
 # %%
 # %matplotlib inline
@@ -36,6 +37,7 @@ try:
     import dft_theory as dt
     from dft_theory import dynamics
     from dft_theory.figures import style
+    from dft_theory.figures.interactive import Sliders
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"This page needs {error.name}. In a checkout: pip install -e '.[notebooks,testing]'"
@@ -143,7 +145,7 @@ figure
 for name in ("sft-escape-time", "dft-escape-time", "power-escape-time"):
     print(f"{name:18s}", dt.claim(name).verify())
 
-# %%
+# %% tags=["thumbnail"]
 times = torch.logspace(-1, 4, 26, dtype=torch.float64)
 start = dynamics.symmetric_start(0.01, vocab=2)
 goals = np.concatenate([np.geomspace(0.0101, 0.5, 100), np.linspace(0.505, 0.995, 100)])
@@ -165,6 +167,48 @@ figure
 # after about 55. Look at the shape of DFT's curve: a long plateau, then a sudden rise. A run that
 # is stopped on the plateau has learned nothing of this token.
 #
+# **Move it yourself.** With a kernel running (`make notebooks`) the next cell has two sliders, for
+# the exponent and for the start. Dots mark $p = 1/2$, and the title says how many times SFT's time
+# it took to get there. Without a kernel it shows three starts side by side.
+
+
+# %%
+def ways(axis, p0, alphas):
+    """Probability over time from p0 among two tokens, and the times of p = 1/2."""
+    odds = np.geomspace(1.05 * p0 / (1 - p0), 99, 120)
+    half = []
+    for alpha in alphas:
+        time = [dynamics.escape_time(p0, u / (1 + u), alpha=alpha, vocab=2) for u in odds]
+        half.append(dynamics.escape_time(p0, 0.5, alpha=alpha, vocab=2))
+        colour = COLOURS.get(alpha, "#CC79A7")
+        label = LABELS.get(alpha, f"$p^{{{alpha:.2f}}}$")
+        axis.plot(time, odds / (1 + odds), color=colour, label=label)
+        axis.plot(half[-1], 0.5, "o", color=colour, ms=4)
+    axis.set(xscale="log", xlim=(0.03, 1e7), ylim=(0, 1.03), xlabel="time")
+    return half
+
+
+def trajectory(alpha, log10_p0):
+    """One start, one weight, and SFT beside it."""
+    with style.use():
+        figure, axes = style.panels(1, 1, width=5, height=2.4)
+        times = ways(axes[0, 0], 10**log10_p0, (0.0, alpha))
+        axes[0, 0].set(ylabel="probability of the demonstration")
+        axes[0, 0].set_title(f"from $p_0$ = {10**log10_p0:.2g}: {times[1] / times[0]:.3g} × SFT")
+        axes[0, 0].legend(loc="upper left")
+    return figure
+
+
+with style.use():
+    still, axes = style.panels(1, 3, width=style.TEXT, height=2.2, share=(True, True))
+    for axis, p0 in zip(axes[0], (0.1, 0.01, 0.001), strict=True):
+        ways(axis, p0, FAMILY)
+        axis.set_title(f"from $p_0$ = {p0:g}")
+    axes[0, 0].set(ylabel="probability")
+    axes[0, 0].legend(loc="lower right")
+Sliders(trajectory, still, {"alpha": (0, 2, 1), "log10_p0": (-4, -0.5, -2)})
+
+# %% [markdown]
 # ## 3. The law for rare tokens
 #
 # Let $p_0 \to 0$ at a fixed goal. Under SFT the integrand near $p_0$ is $1/p$, and its integral a
@@ -293,7 +337,7 @@ figure
 
 # %% [markdown]
 # Dotted lines are the closed forms, `dynamics.fixed_point`. SFT ends at the frequencies, $p^{1/2}$
-# at their squares, and DFT at the most frequent response alone.
+# at their squares (scaled to the sum 1), and DFT at the most frequent response alone.
 #
 # In the third panel the most frequent response (blue) starts at 0.02. Until $t \approx 5000$ the
 # runner-up, which the prior prefers, has nearly all the probability. At $t = 1000$ nothing shows that
@@ -333,9 +377,10 @@ for name in ("sft-fits-the-data", "power-sharpens-the-data", "dft-learns-the-mod
 #   \qquad \text{and } \Phi_0(\pi) = \mathbb{E}_{y \sim r}[-\log \pi(y)] .$$
 #
 # As a function of the probabilities, $-\pi^\alpha/\alpha$ is convex for $\alpha < 1$, linear for
-# $\alpha = 1$, concave for $\alpha > 1$. A convex function on the simplex has one minimum, here
-# inside. A linear one has its minimum in a corner. A concave one has a local minimum in *every*
-# corner. For two responses of frequencies 0.6 and 0.4, with each potential rescaled to $[0, 1]$:
+# $\alpha = 1$, concave for $\alpha > 1$. A strictly convex function on the simplex has one minimum,
+# here inside. A linear one has its minimum in a corner. This concave one has a local minimum in
+# *every* corner with a frequency above 0. For two responses of frequencies 0.6 and 0.4, with each
+# potential rescaled to $[0, 1]$:
 
 # %%
 share = torch.linspace(0.01, 0.99, 197, dtype=torch.float64)
@@ -426,8 +471,9 @@ figure
 
 # %% [markdown]
 # For $\alpha < 1$ the damage is a temperature: $\pi^{1-\alpha} \propto r$, so dividing the logits by
-# $1/(1-\alpha)$ restores the frequencies. A negative exponent $-\alpha/(1-\alpha)$ in the same
-# formula does exactly that. DFT's end point has lost them, and no temperature brings them back.
+# the temperature $1/(1-\alpha)$ restores the frequencies. `fixed_point` does that too, with the
+# exponent $\alpha' = -\alpha/(1-\alpha)$, for which $1/(1-\alpha') = 1-\alpha$. DFT's end point has
+# lost the frequencies, and no temperature brings them back.
 
 # %%
 for alpha in (0.25, 0.5, 0.75):
@@ -443,10 +489,11 @@ print(
 
 # %% [markdown]
 # Sharpening is not always a fault. If the most frequent response is the right one and the rest is
-# noise, a policy at its mode scores $\max r$ where a calibrated one, sampled at temperature 1, scores
-# $\sum r^2$. That is a gain that greedy decoding of the SFT model would give as well. The package's
-# figure shows the three end points, and that the mean probability of the data and the loss on them
-# rise *together*:
+# noise, a policy at its mode is always right, and a calibrated one, sampled at temperature 1, with
+# probability $\max r$. Judged by how often they match a fresh demonstration, the two score $\max r$
+# and $\sum r^2$. Greedy decoding of the SFT model would give the same gain. The package's figure
+# shows the three end points, and that the mean probability of the data, $\mathbb{E}_r[\pi]$, and the
+# loss on them rise *together*:
 #
 # ![End points of training, mean probability, and loss](../paper_figures/out/fixed_points.png)
 
@@ -465,7 +512,7 @@ for name in ("mean-probability-at-the-end", "likelier-and-yet-lossier"):
 # - **Ties.** If two responses are equally frequent, DFT may rest at any mixture of them, and the
 #   start decides. Near a tie the drift towards the mode is proportional to the gap, and slow.
 # - **A finite budget.** The end of the flow is not the end of your run. In section 5 the mode starts
-#   at 0.02 and is found a hundred times $1/p_0$ later.
+#   at $p_0 = 0.02$ and is found only at $t \approx 5000$, a hundred times $1/p_0$.
 # - **Tokens are not responses.** For responses of several tokens, token-level DFT is a sum of such
 #   bandits, one for each demonstrated prefix, and not sequence-level DFT
 #   (claim `token-dft-is-not-sequence-dft`).
@@ -475,9 +522,8 @@ for name in ("mean-probability-at-the-end", "likelier-and-yet-lossier"):
 # ## Exercises
 #
 # Write the right-hand side of a claim yourself. Each function below gets a *case* of the claim and
-# returns a tensor, of one element where the answer is one number. What stands there is a plausible
-# error, so that you see how an answer is judged. The solution is the claim's own and stays out of
-# sight.
+# returns a tensor, of shape `[1]` where the answer is one number. What stands there is a plausible
+# error, so that you see how an answer is judged.
 #
 # **1.** The time of DFT from `case.p0` to `case.p1` among `case.vocab` equally likely tokens. Do
 # the integral before you look up.
@@ -494,6 +540,19 @@ def time_of_dft(case):
 print(dt.claim("dft-escape-time").check_attempt(time_of_dft))
 
 # %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def time_of_dft(case):
+#     k = case.vocab / (case.vocab - 1)
+#     start, end = (
+#         2 * np.log(p / (1 - p)) + p / (1 - p) - 1 / p for p in (case.p0, case.p1)
+#     )
+#     return torch.tensor([(end - start) / k])
+# ```
+#
+# </details>
+#
 # **2.** SFT's law for rare tokens has a constant after the logarithm, which depends on the goal
 # `case.p1`. Give $k\, t_{\mathrm{SFT}}$ up to terms that vanish with $p_0$.
 
@@ -507,8 +566,21 @@ def law_of_sft(case):
 print(dt.claim("sft-escape-law").check_attempt(law_of_sft))
 
 # %% [markdown]
+# <details><summary>Solution</summary>
+#
+# At the lower end $\ln u + u$ is $\ln p_0 + O(p_0)$.
+#
+# ```python
+# def law_of_sft(case):
+#     u = case.p1 / (1 - case.p1)
+#     return torch.tensor([np.log(1 / case.p0) + np.log(u) + u])
+# ```
+#
+# </details>
+#
 # **3.** After training under $p^\alpha$, how likely are the demonstrations on average,
-# $\mathbb{E}_r[\pi_\infty(y)]$? Use `case.demos` ($r$) and `case.alpha`, which may be 1.
+# $\mathbb{E}_r[\pi_\infty(y)]$? Use `case.demos` ($r$) and `case.alpha`, which is at most 1 and may
+# be 1.
 
 
 # %%
@@ -520,6 +592,18 @@ def mean_probability(case):
 print(dt.claim("mean-probability-at-the-end").check_attempt(mean_probability))
 
 # %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def mean_probability(case):
+#     if case.alpha == 1:
+#         return case.demos.max().reshape(1)
+#     end = case.demos ** (1 / (1 - case.alpha))
+#     return (case.demos @ end / end.sum()).reshape(1)
+# ```
+#
+# </details>
+#
 # **4.** Two responses with frequencies `case.r`, a weight with `case.alpha` above 1, and a start
 # with odds `case.odds` $= \pi_1/\pi_2$. Where does $\pi_1$ end, at 0 or at 1?
 
@@ -533,6 +617,18 @@ def winner(case):
 print(dt.claim("power-above-one-is-prior-locked").check_attempt(winner))
 
 # %% [markdown]
+# <details><summary>Solution</summary>
+#
+# Above the top of the hill of section 6 the first response takes all.
+#
+# ```python
+# def winner(case):
+#     top = (case.r[1] / case.r[0]) ** (1 / (case.alpha - 1))
+#     return torch.tensor([case.odds > top])
+# ```
+#
+# </details>
+#
 # ## Sources
 #
 # - Wu et al. 2025, *On the Generalization of SFT* (arXiv 2508.05629): DFT, and the argument of its

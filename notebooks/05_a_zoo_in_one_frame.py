@@ -13,6 +13,9 @@
 # %% [markdown]
 # # A zoo in one frame
 #
+# *The catalogue as weights and rewards, which of them have a loss, and the x-ray of your own.*
+# 20 minutes. Needs a look at [04 Dynamics](04_dynamics.ipynb).
+#
 # DFT is one of some thirty published ways to change the loss of supervised fine-tuning. Each comes
 # with a name, a motivation and a notation of its own. In the logits of one token they are all the
 # same kind of object. This page puts them side by side as curves, and asks three questions of each:
@@ -21,8 +24,8 @@
 # - Is it the gradient of **a loss** at all?
 # - **Where does it end**, if demonstrations disagree?
 #
-# At the end you x-ray a loss of your own. Twenty minutes. [04 Dynamics](04_dynamics.ipynb) explains
-# the third question for the powers of $p$; here its answers are quoted.
+# At the end you x-ray a loss of your own. [04 Dynamics](04_dynamics.ipynb) explains the third
+# question for the powers of $p$; here its answers are quoted.
 
 # %%
 # %matplotlib inline
@@ -35,6 +38,7 @@ try:
     import dft_theory as dt
     from dft_theory import dynamics
     from dft_theory.figures import style, xray
+    from dft_theory.figures.interactive import Sliders
     from dft_theory.logprobs import target_stats
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
@@ -45,8 +49,8 @@ except ModuleNotFoundError as error:
 # ## 1. The frame
 #
 # At one position the model has logits $z$ and $\pi = \mathrm{softmax}(z)$; the demonstrated token is
-# $y$ and $p = \pi(y)$. Let an update raise the log-probability of every token $v$ by some amount
-# $A(v)$. With $\nabla_z \log \pi(v) = e_v - \pi$,
+# $y$ and $p = \pi(y)$. Let an update pull at the log-probability of every token $v$ with a force
+# $A(v)$, held constant and perhaps 0. With $\nabla_z \log \pi(v) = e_v - \pi$,
 #
 # $$g = \sum_v A(v)\, \nabla_z \log \pi(v) = A - \Big(\sum_v A(v)\Big)\, \pi .$$
 #
@@ -92,6 +96,11 @@ for family in ("probability", "state", "anchored", "ratio", "sampled"):
             print(f"  {o.title:40s}{o.equation}")
 
 # %% [markdown]
+# In these formulas `H` is the entropy of the next-token distribution and `pi_ref` a frozen reference
+# model. `q` is the model itself or an earlier copy, and `rho` its ratio to an earlier copy. `A` beside
+# a `w` is the update's pull on other tokens; as a weight of REINFORCE and GRPO it is the advantage.
+# Most other letters are constants of the method; `dt.objective(name).note` says more of each.
+#
 # ## 3. Functions of $p$
 #
 # Write such an objective as a loss $f(p)$. Since $\nabla_z\, p = p\,(e_y - \pi)$,
@@ -135,12 +144,67 @@ for name in (
 # token. A floor $c$ costs a factor $1/c$ once, whatever the rarity. A weight that grows as $p$ falls
 # spends the gradient on the least likely demonstrations, which are also the likeliest errors.
 #
+# **Move it yourself.** The weight $\max(p^\alpha, c)$ holds SFT ($\alpha = 0$), DFT
+# ($\alpha = 1$), the powers between and beyond, and the floor. With a kernel running
+# (`make notebooks`) the next cell has a slider for each of $\alpha$, $c$ and a token's $p$. Without
+# one it shows five exponents, and dashed the floor $c = 0.1$ under DFT.
+
+
+# %% tags=["thumbnail"]
+grid = torch.logspace(-4, 0, 200, dtype=torch.float64)
+
+
+def with_floor(alpha, floor):
+    """max(p^alpha, floor) on the grid."""
+    return dt.power(alpha).weight_at(grid).clamp_min(floor)
+
+
+def curves(axes, rows):
+    """Weights and implied rewards; rows are (alpha, floor, colour)."""
+    for alpha, floor, colour in rows:
+        weight = with_floor(alpha, floor)
+        label = f"α = {alpha:.2g}" + (f", c = {floor:.2g}" if floor else "")
+        look = {"color": colour, "ls": "--" if floor else "-", "label": label}
+        axes[0].plot(grid, weight, **look)
+        axes[1].plot(grid, weight / grid, **look)
+    for axis, name in zip(axes, ("weight $w(p)$", "implied reward $w(p)/p$"), strict=True):
+        axis.set(xscale="log", yscale="log", xlabel="probability $p$ of the target", ylabel=name)
+    axes[0].set_ylim(1e-4, 30)
+    axes[1].set_ylim(0.03, 1e5)
+
+
+def weight_and_reward(alpha, floor, log10_p):
+    """One weight, and one token marked on it."""
+    near = int((grid.log10() - log10_p).abs().argmin())
+    weight, p = float(with_floor(alpha, floor)[near]), float(grid[near])
+    with style.use():
+        figure, axes = style.panels(1, 2, width=style.TEXT, height=2.3)
+        curves(axes[0], [(alpha, floor, "#0072B2")])
+        axes[0, 0].plot(p, weight, "o", color="#D55E00")
+        axes[0, 1].plot(p, weight / p, "o", color="#D55E00")
+        axes[0, 0].set_title(f"at p = {p:.2g}: weight {weight:.2g}")
+        axes[0, 1].set_title(f"reward {weight / p:.2g}, pull on the logit {weight * (1 - p):.2g}")
+    return figure
+
+
+with style.use():
+    still, axes = style.panels(1, 2, width=style.TEXT, height=2.3)
+    colours = {-0.5: "#CC79A7", 0.0: "#0072B2", 0.5: "#009E73", 1.0: "#D55E00", 2.0: "#555555"}
+    curves(axes[0], [(alpha, 0.0, colour) for alpha, colour in colours.items()])
+    curves(axes[0], [(1.0, 0.1, "#D55E00")])
+    axes[0, 1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+Sliders(
+    weight_and_reward, still, {"alpha": (-1, 2, 1), "floor": (0, 1, 0), "log10_p": (-4, -0.01, -1)}
+)
+
+# %% [markdown]
 # ## 4. Functions of the state
 #
 # A token can be unlikely in two ways: the model is sure of something else, or of nothing. A
-# function of $p$ cannot tell them apart. EAFT's weight is the entropy of the 20 likeliest tokens:
-# in the first state it holds back, in the second it trains as SFT does. Below, 1,000 tokens; left, one
-# rival holds the rest of the probability; right, 999 rivals share it.
+# function of $p$ cannot tell them apart. EAFT's weight is the entropy of the 20 likeliest tokens,
+# divided by 3, which is about $\ln 20$: in the first state it holds back, in the second it trains
+# rare tokens as SFT does. Below, 1,000 tokens; left, one rival holds the rest of the probability;
+# right, 999 rivals share it.
 #
 # ![Weights where one rival holds the rest, and where 999 share it](../paper_figures/out/state_weights.png)
 #
@@ -203,9 +267,10 @@ figure
 
 # %% [markdown]
 # EAFT, IDFT and DEFT come home with a difference: their field is not the slope of any landscape. The
-# printed loss may still fall, but it is not the quantity that the update descends, and a
-# finite-difference check of it must fail. The x-ray measures the same in one number, the asymmetry
-# of the Jacobian:
+# printed loss may still fall, but it is not the quantity that the update descends, and there is none.
+# DFT's printed loss is not that quantity either, but $-p$ is: finite differences of $-p$ agree with
+# DFT's update. With EAFT's no function does. The x-ray measures the same in one number, the
+# asymmetry of the Jacobian:
 
 # %%
 print(f"{'objective':26s}{'potential':11s}{'asymmetry':>10s}   weight depends on")
@@ -241,7 +306,8 @@ print("no potential:", ", ".join(o.name for o in dt.OBJECTIVES if o.potential is
 # something is learned, and not what.
 #
 # **Weights that read $p$ move the optimum.** $p^\alpha$ ends at $r^{1/(1-\alpha)}$, DFT at the
-# mode. CHORD-φ ends at $\max(0, 1 - \nu/r_v)$: it keeps a few responses and drops the rest.
+# mode. CHORD-φ ends at $\max(0, 1 - \nu/r_v)$, with the $\nu$ that makes the sum 1: it keeps a few
+# responses and drops the rest.
 #
 # **A second target is more data.** The update of SFT with a KL anchor averages to
 # $(r - \pi) + \lambda\,(b - \pi)$ with the reference $b$. It vanishes at
@@ -317,8 +383,10 @@ print(own)
 
 # %% [markdown]
 # The weight is $p/(p + c)$: DFT with 20 times the learning rate far below $c = 0.05$, and SFT far
-# above it. It is the likelihood of a model that admits that a label may be noise. Compare it with
-# the floor, which does the opposite at the same place: $\max(p, c)$ is SFT below $c$ and DFT above.
+# above it. It is the likelihood of a model that admits that a label may be noise: with a share
+# $\eta$ of uniform labels, $(1 - \eta)\, p + \eta/V$ is proportional to $p + c$. Compare it with
+# the floor, which does the opposite at the same place: $\max(p, c)$ is SFT below $c$ (at $c$ times
+# the learning rate) and DFT above.
 
 # %%
 with style.use():
@@ -345,8 +413,8 @@ def against_the_favourite(logits, labels, num_items=None):
 print(dt.xray(against_the_favourite))
 
 # %% [markdown]
-# "Potential: none". With that one line you know that the number it prints is not what its update
-# descends, and that no finite-difference test of it can pass.
+# "Potential: none". With that one line you know that the update descends neither the number that it
+# prints nor any other, and that no finite-difference test of it can pass.
 #
 # ## What could go wrong
 #
@@ -367,7 +435,8 @@ print(dt.xray(against_the_favourite))
 # is wrong on purpose.
 #
 # **1.** The pull of $p^\alpha$ on the target's logit is $p^\alpha (1-p)$. At which $p$ is it
-# largest? `case.value` is $\alpha$.
+# largest? `case.value` is $\alpha$. (Page 04 asked for the speed of $p$ itself, which has another
+# maximum.)
 
 
 # %%
@@ -379,9 +448,19 @@ def steepest(case):
 print(dt.claim("steepest-probability").check_attempt(steepest))
 
 # %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def steepest(case):
+#     return case.value / (1 + case.value)
+# ```
+#
+# </details>
+#
 # **2.** Derive the population optimum of CHORD-φ. `case.demos` is $r$; return a distribution of the
 # same shape. Hint: which $\pi$ makes $r_v\,(1 - \pi_v)$ the same for all responses that keep a
-# probability? For the others $r_v$ lies below that level.
+# probability? For the others $r_v$ lies below that level. Start with all responses, and drop the
+# rarest until this is so.
 
 
 # %%
@@ -393,8 +472,24 @@ def water_filling(case):
 print(dt.claim("chord-optimum-is-water-filling").check_attempt(water_filling))
 
 # %% [markdown]
-# **3.** The same $r^\beta$ that GEM ends at is the end of $p^\alpha$ with which $\alpha$? Try values
-# until the difference vanishes, then derive it.
+# <details><summary>Solution</summary>
+#
+# Over the $n$ most frequent responses $\sum (1 - \nu/r_v) = 1$ gives $\nu = (n-1)/\sum 1/r_v$.
+#
+# ```python
+# def water_filling(case):
+#     r = case.demos.sort(descending=True).values
+#     for n in range(len(r), 0, -1):
+#         level = (n - 1) / (1 / r[:n]).sum()
+#         if level < r[n - 1]:
+#             break
+#     return (1 - level / case.demos).clamp_min(0)
+# ```
+#
+# </details>
+#
+# **3.** GEM ends at $r^\beta$, here with $\beta = 0.7$. With which $\alpha$ does $p^\alpha$ end
+# there? Try values until the difference vanishes, then derive it.
 
 # %%
 guess = -0.3
@@ -402,6 +497,16 @@ gap = dt.power(guess).optimum(r) - dt.objective("gem-0.7").optimum(r)
 print("right" if float(gap.abs().max()) < 1e-9 else f"not yet: off by {float(gap.abs().max()):.3f}")
 
 # %% [markdown]
+# <details><summary>Solution</summary>
+#
+# Section 6 has the exponents: $1/(1 - \alpha) = \beta$, so $\alpha = 1 - 1/\beta$.
+#
+# ```python
+# guess = 1 - 1 / 0.7
+# ```
+#
+# </details>
+#
 # **4.** Write a loss of which `xray` says that it *is* the focal loss with exponent 2. Change the
 # one below. (Beware: a stop-gradient on the factor gives another weight.)
 
@@ -422,6 +527,16 @@ print(
 )
 
 # %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The focal loss is differentiated whole, so the factor is not detached:
+#
+# ```python
+#     factor = (1 - own.exp()).square()
+# ```
+#
+# </details>
+#
 # ## Sources
 #
 # The catalogue cites each objective: `dft_theory.objective(name).cite` is a key of

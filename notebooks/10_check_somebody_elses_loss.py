@@ -13,6 +13,9 @@
 # %% [markdown]
 # # Check somebody else's loss
 #
+# *A released bug rebuilt, what it does, how a check finds it, and the check in your test suite.*
+# 15 minutes. Needs nothing but the formula of DFT.
+#
 # A loss function is a few lines long. It is copied between frameworks, its shapes fit, the number it
 # prints goes down. None of this says that it computes what its name says. This page
 #
@@ -20,9 +23,6 @@
 # 2. shows what the bug does to a model, and why no loss curve reveals it;
 # 3. finds it, and others, with `check_loss_function`;
 # 4. puts the check into a test suite of your own.
-#
-# Fifteen minutes. It needs nothing but the formula of DFT, $-\mathrm{sg}(p)\log p$ for a
-# demonstrated token of probability $p$.
 
 # %%
 # %matplotlib inline
@@ -228,9 +228,8 @@ with style.use():
 figure
 
 # %% [markdown]
-# Both printed losses fall, and the wrong one falls to almost nothing. The mean negative
-# log-likelihood tells them apart. That is one practical rule: **log $-\log p$ beside any reweighted
-# loss.**
+# Both printed losses fall to almost nothing, the wrong one further. The mean negative log-likelihood
+# tells them apart. That is one practical rule: **log $-\log p$ beside any reweighted loss.**
 #
 # **A real model.** How many tokens of real demonstrations lie below $1/e$? The record of
 # SmolLM2-135M-Instruct on 64 worked solutions of GSM8K says:
@@ -297,7 +296,7 @@ for loss in (shipped_dft, repaired, upcast, counted):
     print(f"{loss.__name__:12s} {found.verdict:9s} {'; '.join(found.diagnosis)}")
 
 # %% [markdown]
-# What remains is a *remark*, worth knowing and no deviation:
+# What remains are two *remarks*, worth knowing and no deviations:
 
 # %%
 for finding in check_loss_function(counted, claims_to_be=dt.dft).findings:
@@ -527,6 +526,15 @@ def slope_of_the_printed_loss(case):
 print(dt.claim("dft-loss-value-misleads").check_attempt(slope_of_the_printed_loss))
 
 # %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def slope_of_the_printed_loss(case):
+#     return -(1 + case.tensor.log())
+# ```
+#
+# </details>
+#
 # **2.** The gradient in the target's logit, without the stop-gradient and with it, as a stack of
 # two. `case.p` is $p$, `case.rest` is $1 - p$ without cancellation.
 
@@ -540,7 +548,18 @@ def two_slopes(case):
 print(dt.claim("stop-gradient-decides-the-sign").check_attempt(two_slopes))
 
 # %% [markdown]
-# **3.** One of these lines is DFT. Decide by reading, then let the check decide.
+# <details><summary>Solution</summary>
+#
+# ```python
+# def two_slopes(case):
+#     dft = -case.p * case.rest
+#     return torch.stack([(1 + case.p.log()) * dft, dft])
+# ```
+#
+# </details>
+#
+# **3.** One of these lines is the loss of DFT, another has its gradient. Decide by reading, then let
+# the check decide.
 
 # %%
 CANDIDATES = {
@@ -564,7 +583,13 @@ answer = check_loss_function(candidate, claims_to_be=dt.dft)
 print(your_answer, answer.verdict, "; ".join(answer.diagnosis))
 
 # %% [markdown]
-# (Candidate *a* has DFT's gradient and another value. Is that a deviation? Ask the report.)
+# <details><summary>Solution</summary>
+#
+# *b* is the loss. *a* is its potential $-p$: the same gradient and another value, which the report
+# accepts as "a loss that may be read" (`print(answer)`). *c* has the opposite sign, *d* takes a
+# logarithm too many.
+#
+# </details>
 #
 # **4.** Write $p^{1/2}$ so that it conforms in every check. What stands here is off in
 # more than one place.
@@ -582,6 +607,20 @@ answer = check_loss_function(square_root, claims_to_be=dt.power(0.5))
 print("right" if answer.conforms else f"not yet: {'; '.join(answer.diagnosis)}")
 
 # %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The stop-gradient, the upcast and the count of a batch without targets:
+#
+# ```python
+# def square_root(logits, labels, num_items=None):
+#     nll = token_losses(logits.float(), labels)
+#     kept = (labels[:, 1:] != -100).sum().clamp_min(1)
+#     weight = torch.exp(-nll / 2).detach()
+#     return (weight * nll).sum() / (kept if num_items is None else num_items)
+# ```
+#
+# </details>
+#
 # ## Sources
 #
 # - Wu et al. 2025 (arXiv 2508.05629): DFT. Its README lacked the detach at commit 597a4fa and was

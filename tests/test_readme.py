@@ -39,9 +39,11 @@ SMALLER = {
     "--objective dft --objective asft-0.05 --reference self": (
         "diagnose --data sample --limit 2 --objective dft --objective asft-0.05 --reference self"
     ),
-    ".venv/bin/dft-theory train smoke --out runs/smoke": "train smoke --dry-run",  # minutes
-    ".venv/bin/dft-theory evaluate --model runs/smoke/model --problems sample --samples 1   "
-    "--temperature 0 --max-new-tokens 256 --out runs/smoke/sample": "evaluate --help",  # the same
+    ".venv/bin/dft-theory train smoke --out runs/smoke": "train smoke --dry-run",  # minutes:
+    # tests/llm/test_training.py runs it to its end, on a tiny model, and `make slow` on the real
+    ".venv/bin/dft-theory evaluate --problems sample --samples 1 --temperature 0   "
+    "--max-new-tokens 192 --out runs/base": "evaluate --help",  # a minute
+    ".venv/bin/dft-theory grade runs/smoke/evaluation/sample --against runs/base": "grade --help",
     ".venv/bin/dft-theory diagnose --model toy:noisy-half": "diagnose --help",  # half a minute
 }
 
@@ -75,6 +77,19 @@ def test_generated_parts_are_up_to_date() -> None:
     assert without_rounding(fresh) == without_rounding(TEXT), (
         "run `python -m dft_theory.catalog` and commit README.md"
     )
+
+
+def test_cells_of_machines_that_nobody_had_are_empty_and_say_why() -> None:
+    one = {"seconds": 2.0, "weights": 1e6, "tokens_per_second": 100.0, "of_ceiling": 0.5}
+    cpu = {"found": {"sft": one, "dft": one, "trl-dft": one | {"tokens_per_second": 50.0}}}
+    lines = catalog.end_to_end(cpu, None).splitlines()
+    assert lines[2] == "| SFT | 100 | 2.00 | 0.50 |  |  |  |"
+    assert lines[5] == "| DFT, Liger's layers |  |  |  |  |  |  |"
+    assert "no GPU was at hand" in lines[-1]
+    gpu = {"found": {n: f | {"mfu": 0.25} for n, f in cpu["found"].items()}}
+    text = catalog.end_to_end(cpu, gpu)
+    assert "| DFT | 100 | 2.00 | 0.50 | 100 | 2.00 | 0.25 |" in text
+    assert "no GPU" not in text
 
 
 def test_first_sentence_says_what_it_is() -> None:

@@ -93,7 +93,7 @@ def load_demonstrations(
 
     - `"gsm8k"`: `gsm8k/<split>.jsonl` in the folder that the variable `DFT_THEORY_DATA` names;
     - `"hub:openai/gsm8k"`: the same from the model hub over the network, with `datasets`;
-    - `"sample"`: the word problems that come with this package (48 train, 12 test);
+    - `"sample"`: the word problems that come with this package (68 train, 16 test);
     - the path of a `.jsonl` file with one `{"question", "answer"}` object a line, and an `id` if
       it likes; the answer ends in `#### <final answer>`. Such a file is one split;
     - None: `"gsm8k"` where `DFT_THEORY_DATA` has it, else `"sample"`; `source` of the result says

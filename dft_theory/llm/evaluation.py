@@ -9,10 +9,19 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dft_theory.llm.generate import Completion, read
+from dft_theory.llm.generate import Completion, Engine, generate, read
 from dft_theory.llm.grade import JUDGES, Grade, disagreement, grade
+from dft_theory.llm.problems import load_problems
+from dft_theory.llm.recipe import Exam
 from dft_theory.results import write_json, write_text
 from dft_theory.statistics import Interval, Paired, bootstrap, paired, pass_at_k
+
+COLUMNS = (
+    "average: share of right samples, the mean over problems and its 95 % interval; pass@k: of k "
+    "samples one is right; majority: the most frequent answer is right; truncated: cut at the "
+    "limit of tokens; boxed: has \\boxed{}; tokens: mean length; judges differ: on so many "
+    "samples math-verify, which counts, and the harness's rules disagree"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,17 +133,56 @@ def grade_folder(folder: Path, *, seconds: float = 5.0, workers: int = 2) -> Eva
     return found
 
 
+def examine(exam: Exam, engine: Engine, folder: Path) -> dict[str, Evaluation]:
+    """The problem sets of an exam by name: generated and graded, each in a folder of its own.
+
+    What is there already is not drawn again. Raises: as `load_problems`, `generate`, `grade`.
+    """
+    found = {}
+    for name in exam.problems:
+        problems = load_problems(name, limit=exam.limit)
+        generate(engine, problems, exam.sampling, folder / problems.name)
+        found[problems.name] = grade_folder(folder / problems.name)
+    return found
+
+
+def training_data(folder: Path) -> dict[Path, int]:
+    """What a graded folder gives to train on, and how many rows: what is right, and pairs of both.
+
+    `accepted-samples.jsonl` has every completion that math-verify accepts and that ended by itself,
+    `preference-pairs.jsonl` the first of them against the first that is wrong, one pair a problem.
+    Raises: FileNotFoundError before it is graded.
+    """
+    accepted: list[dict[str, str]] = []
+    pairs: list[dict[str, str]] = []
+    for group in _by_problem(*_graded(folder)):
+        right = [c.text for c, g in group if g.right and c.finished and c.text.strip()]
+        wrong = [c.text for c, g in group if g.verdict == "wrong" and c.text.strip()]
+        question = group[0][0].question
+        accepted += [{"question": question, "answer": text} for text in right]
+        if right and wrong:
+            pairs.append({"question": question, "chosen": right[0], "rejected": wrong[0]})
+    found = {"accepted-samples.jsonl": accepted, "preference-pairs.jsonl": pairs}
+    for name, rows in found.items():
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(folder / name, "".join(lines))
+    return {folder / name: len(rows) for name, rows in found.items()}
+
+
 def folder_scores(folder: Path) -> dict[str, float]:
     """`scores` of a graded folder by math-verify. Raises: FileNotFoundError before it is graded."""
+    return scores(*_graded(folder))
+
+
+Group = list[tuple[Completion, Grade]]
+
+
+def _graded(folder: Path) -> tuple[list[Completion], list[Grade]]:
     file = folder / "grades.jsonl"
     if not file.exists():
         raise FileNotFoundError(f"{folder} is not graded yet: dft-theory grade {folder}")
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    completions = list(read(folder))
-    return scores(completions, [Grade(**line["math-verify"]) for line in lines])
-
-
-Group = list[tuple[Completion, Grade]]
+    return list(read(folder)), [Grade(**line["math-verify"]) for line in lines]
 
 
 def _by_problem(completions: Sequence[Completion], grades: Sequence[Grade]) -> list[Group]:

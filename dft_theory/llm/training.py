@@ -5,32 +5,34 @@ The folder of a run holds `manifest.json`, `metrics.jsonl`, `summary.json` (when
 """
 
 import hashlib
+import importlib
 import json
 import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, astuple, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 from trl import SFTConfig
 
 from dft_theory import provenance
 from dft_theory.llm import checkpoints
-from dft_theory.llm.corpus import Pair, conversations, fit, load
+from dft_theory.llm.corpus import Row, conversations, fit, rows
 from dft_theory.llm.gradient_check import GradientVerdict, WrongGradientError, check_first_step
 from dft_theory.llm.pretrained import Pretrained, load_pretrained
 from dft_theory.llm.recipe import Recipe
-from dft_theory.llm.trainer import NotFiniteError, ObjectiveTrainer, log_probs
+from dft_theory.llm.trainer import ObjectiveTrainer, StoppedError, log_probs
 from dft_theory.logprobs import IGNORE_INDEX, TokenStats
 from dft_theory.objectives import Objective, Reduction, SumOver, TokenMean
-from dft_theory.results import RecordError, Run, encode, write_text
+from dft_theory.results import RecordError, Run, encode, write_json, write_text
 from dft_theory.seeding import numpy_generator
 
 SAVES = 10  # checkpoints a run, besides those that the recipe names,
@@ -54,23 +56,33 @@ def train(
     resume: bool = False,
     gradient_check: bool = True,
     max_steps: int | None = None,
+    report_to: Sequence[str] = (),
     command: Sequence[str] = (),
 ) -> Run:
-    """Train the first seed of a recipe into the folder `out`.
+    """Train a recipe of one seed into the folder `out`; `each_seed` makes them of several.
 
     `objective` takes the place of the recipe's. `max_steps` makes a shorter run of it, schedule
     and all. With `resume`, goes on from the newest complete checkpoint: on one device with the same
-    threads, to the very weights of a run that was never interrupted. Without `gradient_check` the
-    manifest says so.
+    threads, to the very weights of a run that was never interrupted; a finished run stays as it is.
+    Without `gradient_check` the manifest says so. `report_to` names integrations of `Trainer`, such
+    as "tensorboard", that get every number too.
 
-    Raises: WrongGradientError before the first step; NotFiniteError where loss or gradient are no
-    numbers, with the last good checkpoint kept; RecordError for a folder that holds another run or
+    What stops a run is left in `stopped-<process>.json`, by each process that it stops, with the
+    step and the demonstrations. Raises: WrongGradientError before the first step; StoppedError
+    where loss or gradient are no numbers (NotFiniteError), memory does not suffice or nothing is
+    learned, with the last good checkpoint kept; RecordError for a folder that holds another run or
     a damaged checkpoint; ValueError for what the recipe or the trainer refuse.
     """
+    if len(recipe.seeds) != 1:
+        raise ValueError(
+            f"{recipe.name} has seeds {', '.join(map(str, recipe.seeds)) or 'of no number'}, and a "
+            "run has one: take each_seed(recipe, out)"
+        )
     run, loss = Run(Path(out)), objective or recipe.loss
-    source = _loaded(recipe)
-    pairs, found = fit(load(recipe.corpus), source.tokenizer, recipe.max_length)
-    trained, held = _split(recipe, pairs)
+    source, way = _loaded(recipe), _way(recipe)
+    room = 1 if recipe.rollouts is None else recipe.rollouts.tokens
+    kept, found = fit(rows(recipe.corpus), source.tokenizer, recipe.max_length, room)
+    trained, held = _split(recipe, kept)
     planned = recipe.steps(len(trained))
     steps = planned if max_steps is None else min(planned, max_steps)
     what = {
@@ -78,7 +90,7 @@ def train(
         "objective": {"name": loss.name, "source": provenance.source_hash(loss)},
         "model": {"name": recipe.model, "revision": source.revision},
         "data": {
-            "sha256": _digest(pairs),
+            "sha256": _digest(kept),
             "fit": str(found),
             "trained": len(trained),
             "held_out": len(held),
@@ -89,16 +101,28 @@ def train(
         "warmup_steps": math.floor(recipe.warmup * steps),
     }
     identity = hashlib.sha256(encode(what, where="the run").encode()).hexdigest()
+    if resume:
+        _check_same(run, identity)
+        if run.finished:
+            return run
     start = _resumed(run, identity) if resume else None
-    trainer = _trainer(recipe, loss, source, trained, held, run, steps)
+    trainer = way.trainer(recipe, loss, source, trained, held, run, steps)
+    trainer.remove_callback(PrinterCallback)
+    for callback in get_reporting_integration_callbacks(list(report_to)):
+        try:
+            trainer.add_callback(callback)
+        except RuntimeError as error:  # what it needs is not installed
+            raise ImportError(f"reporting to {', '.join(report_to)}: {error}") from error
     trainer.add_callback(_Recorder(run, identity, recipe.checkpoints, steps, trainer))
     checked: dict[str, Any] | str = "switched off"
     wrong = None
     if gradient_check:
         try:
-            verdict = first_step(trainer)
+            verdict = way.first_step(trainer)
         except WrongGradientError as error:
             verdict, wrong = error.verdict, error
+        except Exception as error:
+            raise _exhausted(error, trainer) or error from error.__cause__
         checked = asdict(verdict) | {"holds": verdict.holds}
     if trainer.is_world_process_zero() and not (resume and (run.folder / "manifest.json").exists()):
         extra = what | {
@@ -113,18 +137,26 @@ def train(
     started = time.perf_counter()
     try:
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
-    except NotFiniteError as error:
-        if trainer.is_world_process_zero():
-            run.log({"step": trainer.state.global_step, "stopped": str(error)})
-        raise
-    last = {} if held else {"eval_kl_to_base": trainer.kl_to_base()}
+    except Exception as error:
+        stopped = _exhausted(error, trainer) or error
+        text = (
+            str(stopped) if isinstance(stopped, StoppedError) else f"{trainer.where()}: {error!r}"
+        )
+        process = trainer.args.process_index
+        record = {"step": trainer.state.global_step, "process": process, "stopped": text}
+        write_json(run.folder / f"stopped-{process}.json", record)
+        raise stopped from error.__cause__ if stopped is error else error
+    last = {}
+    if isinstance(trainer, ObjectiveTrainer) and not held:
+        last["eval_kl_to_base"] = trainer.kl_to_base()
     for record in trainer.state.log_history:  # evaluated at every checkpoint and at the last step
         last |= record
     _saved(trainer, run.folder / "model")
     if trainer.is_world_process_zero():
-        logged = [m for m in run.metrics() if "nll" in m]
+        logged = [m for m in run.metrics() if "loss" in m]
         run.finish(
             {
+                "data": str(found),
                 "steps": trainer.state.global_step,
                 "seconds": round(time.perf_counter() - started, 3),
                 "resumed_at": None if start is None else int(start.name.rpartition("-")[2]),
@@ -158,30 +190,59 @@ def _loaded(recipe: Recipe) -> Pretrained:
     return source
 
 
-def _split(recipe: Recipe, pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
+def _split(recipe: Recipe, kept: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     """Whole batches of a seeded shuffle, and of what is left over the demonstrations held out."""
-    order = numpy_generator(recipe.seeds[0], "train", recipe.corpus.source).permutation(len(pairs))
-    shuffled = [pairs[i] for i in order]
-    whole = len(pairs) // recipe.batch * recipe.batch
+    order = numpy_generator(recipe.seeds[0], "train", recipe.corpus.source).permutation(len(kept))
+    shuffled = [kept[i] for i in order]
+    whole = len(kept) // recipe.batch * recipe.batch
     if not whole:
         raise ValueError(
-            f"{recipe.name}: {len(pairs)} demonstrations make no batch of {recipe.batch}"
+            f"{recipe.name}: {len(kept)} {recipe.corpus.holds} make no batch of {recipe.batch}"
         )
-    return shuffled[:whole], shuffled[whole : whole + HELD_OUT]
+    held = HELD_OUT if recipe.corpus.holds == "demonstrations" else 0
+    return shuffled[:whole], shuffled[whole : whole + held]
 
 
-def _trainer(
-    recipe: Recipe,
-    objective: Objective,
-    source: Pretrained,
-    trained: Sequence[Pair],
-    held: Sequence[Pair],
-    run: Run,
-    steps: int,
-) -> ObjectiveTrainer:
-    names = {f.name for f in fields(SFTConfig)}
-    saving = "activation" if "activation_checkpointing" in names else "gradient"  # older ones
-    config = SFTConfig(
+class _Way(Protocol):
+    """How one kind of rows is trained on: a module, this one or one beside it."""
+
+    def trainer(
+        self,
+        recipe: Recipe,
+        objective: Objective,
+        source: Pretrained,
+        trained: Sequence[Row],
+        held: Sequence[Row],
+        run: Run,
+        steps: int,
+    ) -> Any:
+        """A `transformers.Trainer`, ready to train."""
+
+    def first_step(self, trainer: Any) -> GradientVerdict:
+        """The gradient check of its loss."""
+
+
+def _way(recipe: Recipe) -> _Way:
+    module = {"problems": "online", "pairs": "preferences"}.get(recipe.corpus.holds, "training")
+    return cast(_Way, importlib.import_module(f"dft_theory.llm.{module}"))
+
+
+Config = TypeVar("Config", bound=TrainingArguments)
+
+
+def arguments(kind: type[Config], recipe: Recipe, run: Run, steps: int, **own: Any) -> Config:
+    """What a recipe says to any of TRL's trainers, and `own` to this one.
+
+    Raises: ValueError for a number of processes that does not divide the batch.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    at_once = recipe.micro_batch * processes
+    if recipe.answers % at_once:
+        raise ValueError(
+            f"{recipe.name}: a batch of {recipe.answers} is no multiple of {recipe.micro_batch} "
+            f"demonstrations on each of {processes} processes: start another number"
+        )
+    return kind(
         output_dir=str(run.folder / "checkpoints"),
         per_device_train_batch_size=recipe.micro_batch,
         per_device_eval_batch_size=recipe.micro_batch,
@@ -194,8 +255,8 @@ def _trainer(
         adam_beta2=recipe.betas[1],
         weight_decay=recipe.decay,
         max_grad_norm=recipe.clip,
-        max_length=recipe.max_length,
-        **{f"{saving}_checkpointing": recipe.checkpointing},
+        gradient_accumulation_steps=recipe.answers // at_once,
+        **checkpointing(kind, recipe.checkpointing),
         bf16=recipe.compute == "bfloat16" and recipe.parameters == "float32",
         use_cpu=not torch.cuda.is_available(),
         seed=recipe.seeds[0],
@@ -206,17 +267,23 @@ def _trainer(
         report_to=[],
         disable_tqdm=True,
         **_sharding(adapted=recipe.lora_rank is not None),
+        **own,
     )
-    at_once = recipe.micro_batch * config.world_size
-    if recipe.batch % at_once:
-        raise ValueError(
-            f"{recipe.name}: a batch of {recipe.batch} is no multiple of {recipe.micro_batch} "
-            f"demonstrations on each of {config.world_size} processes: start another number"
-        )
-    config.gradient_accumulation_steps = recipe.batch // at_once
-    trainer = ObjectiveTrainer(
+
+
+def trainer(
+    recipe: Recipe,
+    objective: Objective,
+    source: Pretrained,
+    trained: Sequence[Row],
+    held: Sequence[Row],
+    run: Run,
+    steps: int,
+) -> ObjectiveTrainer:
+    """Demonstrations are trained on by our own trainer."""
+    made = ObjectiveTrainer(
         source.model,
-        config,
+        arguments(SFTConfig, recipe, run, steps, max_length=recipe.max_length),
         objective=objective,
         train_dataset=conversations(trained),
         eval_dataset=conversations(held) if held else None,
@@ -226,13 +293,18 @@ def _trainer(
         probe=PROBE,
         peft_config=None if recipe.lora_rank is None else _adapter(recipe.lora_rank),
     )
-    if trainer.adapted and trainer.is_fsdp_enabled:  # by accelerate's settings, not by ours
+    if made.adapted and made.is_fsdp_enabled:  # by accelerate's settings, not by ours
         raise ValueError(
             f"{recipe.name}: an adapter is merged by one process, which has to hold all weights: "
             "start with torchrun or experiments/accelerate/ddp_8gpu.yaml, without FSDP"
         )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    return made
+
+
+def checkpointing(kind: type[TrainingArguments], on: bool) -> dict[str, bool]:
+    """Whether activations are computed twice, under the name that this transformers gives it."""
+    new = "activation_checkpointing"
+    return {new if new in {f.name for f in fields(kind)} else "gradient_checkpointing": on}
 
 
 def _sharding(*, adapted: bool) -> dict[str, Any]:
@@ -296,25 +368,41 @@ def first_step(trainer: ObjectiveTrainer) -> GradientVerdict:
     )
 
 
-def _resumed(run: Run, identity: str) -> Path | None:
-    """Where to go on; the records behind it are taken back. None where nothing was saved yet."""
-    manifest = run.folder / "manifest.json"
-    if not manifest.exists():
+def _check_same(run: Run, identity: str) -> None:
+    """Raises: RecordError where the folder holds no run, or another one."""
+    if not (run.folder / "manifest.json").exists():
         raise RecordError(f"{run.folder} holds no run to resume: leave out resume")
-    if run.finished:
-        raise RecordError(f"{run.folder} holds a finished run: there is nothing to resume")
     if run.manifest().get("identity") != identity:
         raise RecordError(
             f"{run.folder} holds another run: recipe, objective, data, model or number of steps "
             "differ from its manifest.json. Train into another folder"
         )
+
+
+def _resumed(run: Run, identity: str) -> Path | None:
+    """Where to go on; the records behind it are taken back. None where nothing was saved yet."""
     found = checkpoints.newest(run.folder / "checkpoints", identity)
     step = 0 if found is None else int(found.name.rpartition("-")[2])
-    kept = [m for m in run.metrics() if m.get("step", 0) <= step and "stopped" not in m]
+    kept = [m for m in run.metrics() if m.get("step", 0) <= step]
     if os.environ.get("RANK", "0") == "0":
+        for file in run.folder.glob("stopped-*.json"):
+            file.unlink()
         lines = (encode(m, where="metrics") + "\n" for m in kept)
         write_text(run.folder / "metrics.jsonl", "".join(lines))
     return found
+
+
+def _exhausted(error: Exception, trainer: Any) -> StoppedError | None:
+    """What to lower where memory did not suffice; None for another fault."""
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and (
+        "allocate memory" not in str(error)  # what the allocator of the processor says
+    ):
+        return None
+    return StoppedError(
+        f"{trainer.where()}: out of memory ({str(error).splitlines()[0]}). Lower micro_batch or "
+        "max_length, set checkpointing=True, take an adapter (lora_rank) or more GPUs; --dry-run "
+        "estimates what a recipe takes"
+    )
 
 
 # --- meanwhile and after ------------------------------------------------------------------------
@@ -329,7 +417,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         identity: str,
         keep: Sequence[int],
         steps: int,
-        trainer: ObjectiveTrainer,
+        trainer: Any,
     ) -> None:
         self.held = trainer.eval_dataset is not None
         self.run, self.identity, self.keep = run, identity, keep
@@ -362,9 +450,9 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         self.bar.close()
 
 
-def _saved(trainer: ObjectiveTrainer, folder: Path) -> None:
+def _saved(trainer: Any, folder: Path) -> None:
     """The trained model as a folder that `load_pretrained` reads; adapters are merged in."""
-    if not trainer.adapted:
+    if not (isinstance(trainer, ObjectiveTrainer) and trainer.adapted):
         trainer.save_model(str(folder))
     elif trainer.is_world_process_zero():
         trainer.model.merge_and_unload().save_pretrained(folder)
@@ -372,10 +460,10 @@ def _saved(trainer: ObjectiveTrainer, folder: Path) -> None:
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that names local folders
 
 
-def _digest(pairs: Sequence[Pair]) -> str:
+def _digest(kept: Sequence[Row]) -> str:
     digest = hashlib.sha256()
-    for pair in pairs:
-        digest.update(json.dumps([pair.question, pair.solution]).encode() + b"\n")
+    for row in kept:
+        digest.update(json.dumps(astuple(row)).encode() + b"\n")
     return digest.hexdigest()
 
 

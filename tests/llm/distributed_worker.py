@@ -23,7 +23,7 @@ from dft_theory.llm.corpus import conversations, load
 from dft_theory.llm.pretrained import load_pretrained
 from dft_theory.llm.recipe import Corpus, Recipe
 from dft_theory.llm.trainer import Ask, ObjectiveTrainer, add_objective_head
-from dft_theory.llm.training import train
+from dft_theory.llm.training import checkpointing, train
 from dft_theory.objectives import objectives
 from dft_theory.seeding import generator
 
@@ -49,7 +49,7 @@ def trained(model, name, *, size, times, **ours):
         save_strategy="no",
         logging_steps=1,
         disable_tqdm=True,
-        activation_checkpointing=False,
+        **checkpointing(SFTConfig, False),
         per_device_train_batch_size=size,
         per_device_eval_batch_size=2,
         gradient_accumulation_steps=times,

@@ -112,14 +112,14 @@ def sample(request):
     return load_demonstrations("sample", split=request.param)
 
 
-def test_the_sample_has_48_problems_and_12_held_out():
+def test_the_sample_has_68_problems_and_16_held_out():
     train, test = load_demonstrations("sample"), load_demonstrations("sample", split="test")
-    assert (len(train), len(test)) == (48, 12)
+    assert (len(train), len(test)) == (68, 16)
     assert train.licence == "Apache-2.0"
     everything = [*train, *test]
-    assert len({d.id for d in everything}) == 60
-    assert len({d.question for d in everything}) == 60
-    assert len({d.solution for d in everything}) == 60
+    assert len({d.id for d in everything}) == 84
+    assert len({d.question for d in everything}) == 84
+    assert len({d.solution for d in everything}) == 84
 
 
 def test_every_equation_of_the_sample_holds(sample):

@@ -17,8 +17,6 @@ NAMES = ("sft", "dft", "asft-0.05", "iw-sft-geometric-mean-clamp-0-16")
 ALONE = "1x8x1"  # processes x micro-batches of a step x demonstrations of a micro-batch
 CLOSE = 2e-5  # relative; float32 has 6e-8, sums of thousands of numbers in other orders
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def base(tiny_folder, tmp_path_factory):

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from dft_theory.llm.evaluation import compare, evaluate, scores
+from dft_theory.llm.corpus import rows
+from dft_theory.llm.evaluation import compare, evaluate, scores, training_data
 from dft_theory.llm.generate import Completion, Drawn, Sampling, generate, read
 from dft_theory.llm.grade import Grade
 from dft_theory.llm.problems import load_problems
+from dft_theory.llm.recipe import Corpus
 
 RIGHT, WRONG = "\\boxed{1}", "\\boxed{2}"
 
@@ -117,6 +119,29 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         generate(Counting("other"), problems, SAMPLING, tmp_path)
     with pytest.raises(ValueError, match="differ in sampling"):
         generate(Counting(), problems, replace(SAMPLING, seed=1), tmp_path)
+
+
+def test_a_graded_folder_gives_what_to_train_on(tmp_path):
+    problems = load_problems("sample", limit=3)
+    generate(Counting(), problems, SAMPLING, tmp_path)
+    with pytest.raises(FileNotFoundError, match="is not graded yet"):
+        training_data(tmp_path)
+    # Of each problem the first sample ends by itself: both right, one of each, both wrong.
+    verdicts = ["right", "right", "right", "wrong", "wrong", "no answer"]
+    lines = [json.dumps({"math-verify": {"verdict": v}}) + "\n" for v in verdicts]
+    (tmp_path / "grades.jsonl").write_text("".join(lines))
+    files = training_data(tmp_path)
+    assert {file.name: rows for file, rows in files.items()} == {
+        "accepted-samples.jsonl": 2,
+        "preference-pairs.jsonl": 1,
+    }
+    accepted, pairs = (str(file) for file in files)
+    told = rows(Corpus(source=accepted))
+    texts = [c.text for c in read(tmp_path)]
+    assert [p.solution for p in told] == [texts[0], texts[2]]
+    assert [p.question for p in told] == [p.question for p in problems.items[:2]]
+    (pair,) = rows(Corpus(source=pairs, holds="pairs"))
+    assert (pair.chosen, pair.rejected) == (texts[2], texts[3])
 
 
 @pytest.mark.parametrize(

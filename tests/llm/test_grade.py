@@ -59,7 +59,6 @@ def test_the_harness_reads_the_box_then_the_phrase_then_the_last_number():
     assert harness_answer("none") == ""
 
 
-@pytest.mark.slow
 def test_a_tower_of_powers_costs_its_seconds_and_no_more():
     pairs = [("4", "\\boxed{4}"), ("1", "\\boxed{9^{9^{9^{9}}}}"), ("7", "\\boxed{8}")]
     found = list(grade(pairs, ("math-verify",), seconds=8.0, workers=1))

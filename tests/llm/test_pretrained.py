@@ -9,9 +9,15 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from dft_theory.llm import pretrained
 from dft_theory.llm.pretrained import (
@@ -438,3 +444,60 @@ def test_a_hub_id_whose_weights_are_only_pickled_is_refused(offline_hub, tmp_pat
 def test_a_hub_id_that_cannot_be_had_is_a_missing_model(offline_hub, name, revision):
     with pytest.raises(MissingModelError, match=r"check the name, the network and HF_HUB_OFFLINE"):
         load_pretrained(name, revision=revision)
+
+
+# --- folders that are not whole -----------------------------------------------------------------
+
+
+def without_a_shard(folder):
+    sorted(folder.glob("*.safetensors"))[1].unlink()
+
+
+def with_a_truncated_shard(folder):
+    shard = sorted(folder.glob("*.safetensors"))[0]
+    shard.write_bytes(shard.read_bytes()[:-50])
+
+
+def without_a_tensor(folder):
+    for shard in folder.glob("*.safetensors"):
+        held = load_file(shard)
+        held.pop("model.layers.0.mlp.up_proj.weight", None)
+        save_file(held, shard, metadata={"format": "pt"})
+
+
+def of_another_size(folder):
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"intermediate_size": 65}))
+
+
+def with_more_tokens(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(folder)
+
+
+def without_an_end(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = tokenizer.eos_token = None
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without_a_shard, r"cannot be read \(No such file.*get all \*\.safetensors"),
+        (with_a_truncated_shard, r"cannot be read \(Error while deserializing"),
+        (without_a_tensor, r"no weights for model\.layers\.0\.mlp\.up_proj.*made up at random"),
+        (of_another_size, "cannot be read .*config.json again"),
+        (with_more_tokens, "the tokenizer has 259 tokens and the model only 258"),
+        (without_an_end, "names no token that ends a text: set eos_token"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(tiny_folder, tmp_path, damage, message):
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(tmp_path)
+    load_pretrained(str(tmp_path))
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(str(tmp_path))

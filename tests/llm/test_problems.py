@@ -57,7 +57,7 @@ def test_a_limit_takes_the_first_of_a_seeded_shuffle(tmp_path):
 
 def test_the_bundled_sample_needs_no_folder(monkeypatch):
     monkeypatch.delenv("DFT_THEORY_DATA", raising=False)
-    assert len(load_problems("sample")) == 12
+    assert len(load_problems("sample")) == 16
     with pytest.raises(FileNotFoundError, match="set DFT_THEORY_DATA"):
         load_problems("math500")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from dft_theory.llm.recipe import SHAPES, Corpus, Recipe, Shape, describe, plan
+from dft_theory.llm.recipe import SHAPES, Corpus, Recipe, Rollouts, Shape, describe, plan
 
 # What the count of weights needs besides, from the models' published settings: family, inner width,
 # heads, heads of keys, one matrix for both ends.
@@ -50,6 +50,10 @@ PAPER = Recipe(
 )
 
 
+PROBLEMS = replace(PAPER.corpus, holds="problems")
+GRPO = {"objective": "grpo-0.2-0.2", "rollouts": Rollouts(), "max_length": 4096}
+
+
 def test_the_paper_s_run_has_390_steps_of_eight_micro_batches():
     found = plan(PAPER)
     assert (found.steps, found.warmup_steps) == (390, 39)
@@ -68,10 +72,41 @@ def test_memory_is_what_its_parts_are():
     thin = plan(replace(PAPER, lora_rank=8))
     assert thin.optimizer < plan(PAPER).optimizer / 20
     assert thin.weights == pytest.approx(gib)  # whole on each of the eight
-    assert plan(replace(PAPER, objective="asft-0.05")).weights == pytest.approx(gib / 8 + gib)
-    both = replace(PAPER, objective="asft-0.05", lora_rank=8)
-    assert plan(both).weights == pytest.approx(gib)
     assert plan(replace(PAPER, checkpointing=False)).activations > 10 * plan(PAPER).activations
+
+
+@pytest.mark.parametrize("objective", ["asft-0.05", "asft-k3-0.05", "iw-sft-sequence"])
+def test_a_reference_is_a_copy_more_and_a_pass_more(objective):
+    plain, anchored = plan(PAPER), plan(replace(PAPER, objective=objective))
+    gib = SHAPES[PAPER.model].parameters * 4 / 2**30
+    assert plain.reference == 0
+    assert anchored.reference == pytest.approx(gib)  # whole on each of the eight
+    assert anchored.memory - plain.memory == pytest.approx(gib)
+    assert anchored.gpu_hours / plain.gpu_hours == pytest.approx(10 / 8)
+    assert any("reference 5.8" in x for x in describe(replace(PAPER, objective=objective)))
+    adapted = plan(replace(PAPER, objective=objective, lora_rank=8))
+    assert adapted.reference == 0  # the base under the adapter is the reference
+    assert adapted.gpu_hours == anchored.gpu_hours
+
+
+def test_groups_and_pairs_are_counted_as_what_is_trained_on():
+    asked = replace(
+        PAPER,
+        corpus=replace(PAPER.corpus, holds="problems"),
+        objective="grpo-0.2-0.2",
+        max_length=4096,
+        rollouts=Rollouts(group=4),
+    )
+    assert (plan(asked).steps, asked.micro_batches) == (390, 32)
+    assert plan(asked).tokens == 4 * plan(PAPER).tokens
+    assert any("drawing the answers comes on top" in line for line in describe(asked))
+    pairs = replace(
+        PAPER, corpus=replace(PAPER.corpus, holds="pairs"), objective="dpo-0.1", micro_batch=2
+    )
+    assert pairs.micro_batches == 16
+    assert plan(pairs).tokens == 2 * plan(PAPER).tokens
+    assert plan(pairs).activations == plan(PAPER).activations  # two pairs are four responses
+    assert plan(pairs).reference == plan(pairs).weights  # sharded, both
 
 
 def test_time_is_operations_over_the_rate_that_is_printed():
@@ -90,11 +125,26 @@ def test_time_is_operations_over_the_rate_that_is_printed():
         ({"batch": 100}, "no multiple of 4 demonstrations on each of 8 GPUs"),
         ({"rate": 0.0}, "rate > 0"),
         ({"warmup": 1.0}, "warmup in"),
+        ({"objective": "reinforce"}, "reinforce needs advantage, and demonstrations alone"),
+        ({"objective": "dpo-0.1"}, "responses that are compared in groups"),
+        ({"rollouts": Rollouts()}, "problems need rollouts, .* demonstrations have answers"),
+        ({"corpus": PROBLEMS}, "trained on by grpo-0.2-0.2, not by dft"),
+        ({"corpus": PROBLEMS, **GRPO, "rollouts": None}, "give rollouts"),
+        ({"corpus": PROBLEMS, **GRPO, "lora_rank": 8}, "trained in full"),
+        ({"corpus": PROBLEMS, **GRPO, "accumulation": "micro-batch-sum"}, "over whole steps"),
+        ({"corpus": PROBLEMS, **GRPO, "max_length": 2048}, "leave no room for a prompt"),
+        ({"corpus": PROBLEMS, **GRPO, "batch": 4}, "batch of 16 is no multiple of 4"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(change, message):
     with pytest.raises((ValueError, KeyError), match=message):
         replace(PAPER, **change)
+
+
+@pytest.mark.parametrize("given", [{"group": 1}, {"tokens": 0}])
+def test_rollouts_that_teach_nothing_are_refused(given):
+    with pytest.raises(ValueError, match="advantage is 0|no token"):
+        Rollouts(**given)
 
 
 def test_a_plan_needs_a_shape_and_rows():

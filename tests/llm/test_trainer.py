@@ -19,7 +19,7 @@ from dft_theory.llm.corpus import conversations, load
 from dft_theory.llm.pretrained import load_pretrained
 from dft_theory.llm.recipe import Corpus
 from dft_theory.llm.trainer import Ask, NotFiniteError, ObjectiveTrainer, add_objective_head
-from dft_theory.llm.training import first_step
+from dft_theory.llm.training import checkpointing, first_step
 from dft_theory.logprobs import token_stats
 from dft_theory.objectives import MicrobatchTokenMean, TokenMean, objectives
 from dft_theory.seeding import generator
@@ -37,7 +37,7 @@ def build(tiny_folder, sums, tmp_path):
             "max_steps": steps,
             "learning_rate": 1e-2,
             "max_grad_norm": 0.0,
-            "activation_checkpointing": False,
+            **checkpointing(SFTConfig, False),
             **given,
         }
         config = SFTConfig(
@@ -134,7 +134,7 @@ def test_micro_batches_add_up_as_in_the_official_code(build, tiny_folder, imitat
 
 def test_activations_may_be_computed_twice(build):
     plain = trained_gradient(build("eaft"))
-    assert distance(trained_gradient(build("eaft", activation_checkpointing=True)), plain) < 1e-6
+    assert distance(trained_gradient(build("eaft", **checkpointing(SFTConfig, True))), plain) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["sft", "dft"])
@@ -185,6 +185,20 @@ def test_entropy_is_logged_where_the_objective_has_it(build):
     trainer = build("idft-1")
     trainer.train()
     assert 0 < trainer.state.log_history[0]["entropy"] < 6
+
+
+def test_utilisation_is_operations_over_the_peak_of_a_known_device(monkeypatch):
+    weights = [torch.zeros(10**6), torch.zeros(5 * 10**5)]
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(device=torch.device("cuda")),
+        model=SimpleNamespace(parameters=lambda: weights),
+        accelerator=SimpleNamespace(num_processes=2),
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100-SXM4-80GB")
+    found = ObjectiveTrainer._utilisation(trainer, 1e6)
+    assert found["mfu"] == pytest.approx(6 * 1.5e6 * 1e6 / (2 * 312e12))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "another")
+    assert ObjectiveTrainer._utilisation(trainer, 1e6) == {}
 
 
 def test_distance_to_the_base_is_zero_before_and_positive_after(build):
